@@ -1,0 +1,1 @@
+"""Sparse fine-tuning on edge devices within a memory and an energy budget."""

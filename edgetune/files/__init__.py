@@ -1,0 +1,1 @@
+"""Files of the device side: profiles, bundles, checkpoints, deltas; written atomically."""

@@ -1,0 +1,31 @@
+"""What a bundle says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgetune.nouns.loss import LossSpec
+from edgetune.nouns.plan import UpdatePlan
+from edgetune.nouns.signature import Signature
+
+SCHEMA_VERSION = 1
+FORMATS = ("portable", "ort-training")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of a bundle's manifest.json.
+
+    format: one of FORMATS. features: names of the tensors that the frozen prefix hands to the
+    other graphs, empty when there is no prefix graph. digests: SHA-256 by file name, of every
+    other file of the bundle.
+    """
+
+    format: str
+    signature: Signature
+    loss: LossSpec
+    plan: UpdatePlan
+    features: tuple[str, ...]
+    digests: Mapping[str, str]
+    schema: int = SCHEMA_VERSION

@@ -1,0 +1,55 @@
+"""The dense training step as the planner sees it: operations in execution order, tensors in bytes.
+
+The exporter makes one from the lowered ONNX graph (operation names are its node names), so what is
+simulated is what is emitted. Everything here is independent of torch and onnx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Operator classes: which of the device's rates an operation runs at.
+OPERATOR_CLASSES = ("convolution", "depthwise", "matmul", "elementwise", "view")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One node of the step.
+
+    name: unique, the node's name in the ONNX graph.
+    operator_class: one of OPERATOR_CLASSES; "view" moves no bytes and shares its input's buffer.
+    in_place: whether the runtime may write the output over an input of the same size that nothing
+        else reads.
+    flops: multiply and add counted as two.
+    """
+
+    name: str
+    operator_class: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    flops: float
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """The dense step of `batch` samples: forward, loss and the gradient of every parameter.
+
+    operations: in execution order.
+    tensor_bytes: size of every tensor, parameters and constants included.
+    inputs: the data tensors the prefix may read; labels: targets and sample scales.
+    parameters: tensors that can be trained; gradients: parameter name to gradient tensor.
+    loss, correct: scalar results; outputs: the model's predictions. `correct` may be "".
+    """
+
+    batch: int
+    operations: tuple[Operation, ...]
+    tensor_bytes: Mapping[str, int]
+    inputs: tuple[str, ...]
+    labels: tuple[str, ...]
+    parameters: tuple[str, ...]
+    gradients: Mapping[str, str]
+    loss: str
+    correct: str
+    outputs: tuple[str, ...]

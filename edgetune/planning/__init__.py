@@ -1,0 +1,1 @@
+"""Costs by simulation, and the choice of what to train. No torch, no onnx."""

@@ -1,0 +1,1 @@
+"""Runs on the device: sessions that execute a bundle, and the trainer that drives them."""

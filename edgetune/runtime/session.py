@@ -1,0 +1,79 @@
+"""What the trainer asks of whatever executes a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetune.nouns.manifest import Manifest
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Exactly `plan.micro_batch` samples.
+
+    inputs, targets: arrays by name, first dimension micro_batch. A batch that does not fill up
+    repeats a real sample with scale 0 (never zeros: a padded token row could be NaN).
+    scale: (micro_batch,) float32, `sample_weight / normalizer` of the whole batch (nouns/loss.py).
+    """
+
+    inputs: Arrays
+    targets: Arrays
+    scale: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MicroResult:
+    """loss: the batch loss's share of this micro-batch. correct: right predictions, or 0."""
+
+    loss: float
+    correct: int
+
+
+class TrainingSession(Protocol):
+    """Executes a bundle's graphs; holds the trainable values and the optimizer's state."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bundle's manifest: what checkpoints are tied to."""
+
+    def accumulate(self, batch: MicroBatch) -> MicroResult:
+        """Add the gradients of one micro-batch to those of the batch so far."""
+
+    def update(self, learning_rate: float, clip_norm: float | None) -> float:
+        """One optimizer step with the accumulated gradients, which are then forgotten.
+
+        Returns the gradients' global L2 norm before clipping. Raises TrainingError when it is not
+        finite; values and state are then unchanged.
+        """
+
+    def discard(self) -> None:
+        """Forget the accumulated gradients."""
+
+    def evaluate(self, batch: MicroBatch) -> MicroResult:
+        """Loss and right predictions, no gradients."""
+
+    def predict(self, inputs: Arrays) -> dict[str, Array]:
+        """The model's outputs for any number of samples."""
+
+    def values(self) -> dict[str, Array]:
+        """The trainable values, by parameter name."""
+
+    def load_values(self, values: Arrays) -> None:
+        """Replace the trainable values; raises DataError when a name or shape differs."""
+
+    def state(self) -> dict[str, Array]:
+        """All that `load_state` needs to continue bit for bit: values, slots, update count."""
+
+    def load_state(self, state: Arrays) -> None:
+        """Continue from what `state` returned; raises CheckpointError when it does not fit."""
