@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from edgetune.errors import UsageError
@@ -15,28 +16,31 @@ _BYTES = {
     "mib": 2**20,
     "gib": 2**30,
 }
-_JOULES = {"mj": 1e-3, "j": 1.0, "kj": 1e3, "wh": 3600.0}
+_JOULES = {"mj": 1e-3, "j": 1.0, "kj": 1e3, "MJ": 1e6, "wh": 3600.0}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]+)\s*")
 
 
 def _parse(text: str, units: dict[str, float] | dict[str, int], example: str) -> float:
     match = _QUANTITY.fullmatch(text)
-    factor = units.get(match.group(2).lower()) if match else None
+    unit = match.group(2) if match else ""
+    factor = units.get(unit, units.get(unit.lower()))  # MJ is not mJ, else case does not matter
     if match is None or factor is None:
         raise UsageError(
             f"cannot read the quantity {text!r}: expected a number and one of the units "
             f"{', '.join(units)}, for example {example}"
         )
     value = float(match.group(1)) * factor
-    if value <= 0:
-        raise UsageError(f"cannot use the quantity {text!r}: it must be greater than zero")
+    if not 0 < value < math.inf:
+        raise UsageError(
+            f"cannot use the quantity {text!r}: it must be greater than zero and finite"
+        )
     return value
 
 
 def parse_bytes(text: str) -> int:
     """Bytes of a text such as `96MiB` or `1.5GB`. Raises UsageError."""
-    return int(_parse(text, _BYTES, "96MiB"))
+    return math.ceil(_parse(text, _BYTES, "96MiB"))
 
 
 def parse_joules(text: str) -> float:

@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from errno import ENOTDIR
 from pathlib import Path
 
 from edgetune.errors import StorageError
@@ -26,11 +27,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         Path(temporary).replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
         ) from error
+    finally:
+        if temporary:
+            with suppress(OSError):  # a disk that refuses the write may refuse this too
+                Path(temporary).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -65,9 +68,19 @@ def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.replace(path)
         return
+    if not path.is_dir():
+        raise NotADirectoryError(ENOTDIR, "a file with this name is there", str(path))
     old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    path.replace(old)
-    new.replace(path)
+    try:
+        path.replace(old)
+    except OSError:
+        old.rmdir()
+        raise
+    try:
+        new.replace(path)
+    except OSError:
+        old.replace(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

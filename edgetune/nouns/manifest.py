@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgetune.nouns.folding import FoldedBatchNorm
 from edgetune.nouns.loss import LossSpec
 from edgetune.nouns.plan import UpdatePlan
 from edgetune.nouns.signature import Signature
@@ -18,7 +19,8 @@ class Manifest:
     """The contents of a bundle's manifest.json.
 
     format: one of FORMATS. features: names of the tensors that the frozen prefix hands to the
-    other graphs, empty when there is no prefix graph. digests: SHA-256 by file name, of every
+    other graphs, empty when there is no prefix graph.
+    folded: BatchNorms that became part of convolutions. digests: SHA-256 by file name, of every
     other file of the bundle.
     """
 
@@ -27,5 +29,6 @@ class Manifest:
     loss: LossSpec
     plan: UpdatePlan
     features: tuple[str, ...]
+    folded: tuple[FoldedBatchNorm, ...]
     digests: Mapping[str, str]
     schema: int = SCHEMA_VERSION

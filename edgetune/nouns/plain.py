@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from edgetune.errors import EdgetuneError
 
 Noun = TypeVar("Noun")
 
@@ -46,6 +48,9 @@ def _convert(hint: Any, data: Any, where: str) -> Any:
             return None
         (inner,) = [argument for argument in arguments if argument is not type(None)]
         return _convert(inner, data, where)
+    if origin is Literal:
+        _expect(data in arguments, f"one of {', '.join(map(repr, arguments))}", data, where)
+        return data
     if origin is tuple:
         _expect(isinstance(data, list), "a list", data, where)
         return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
@@ -74,7 +79,10 @@ def _convert_dataclass(hint: Any, data: Any, where: str) -> Any:
             field.default_factory is dataclasses.MISSING
         ):
             raise ValueError(f"{where}.{name} is missing")
-    return hint(**values)
+    try:
+        return hint(**values)
+    except EdgetuneError as error:  # the noun's own check, such as an unknown optimizer
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _expect(holds: bool, expected: str, found: Any, where: str) -> None:

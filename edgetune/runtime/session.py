@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,7 +32,9 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class MicroResult:
-    """loss: the batch loss's share of this micro-batch. correct: right predictions, or 0."""
+    """loss: the batch loss's share of this micro-batch. correct: right predictions
+    among the rows whose scale is not 0; 0 where the loss has no accuracy.
+    """
 
     loss: float
     correct: int
@@ -57,6 +60,12 @@ class TrainingSession(Protocol):
         finite; values and state are then unchanged.
         """
 
+    def gradients(self) -> dict[str, Array]:
+        """Copies of the gradients accumulated so far, by parameter name; empty when none are."""
+
+    def load_gradients(self, gradients: Arrays) -> None:
+        """Put `gradients` in the place of accumulated ones; raises DataError on a mismatch."""
+
     def discard(self) -> None:
         """Forget the accumulated gradients."""
 
@@ -65,6 +74,9 @@ class TrainingSession(Protocol):
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """The model's outputs for any number of samples."""
+
+    def write_inference_model(self, out: Path) -> None:
+        """Write a self-contained ONNX inference model with the present values, atomically."""
 
     def values(self) -> dict[str, Array]:
         """The trainable values, by parameter name."""

@@ -1,0 +1,50 @@
+"""`edgetune export`: plan, write the bundle, and verify it against PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edgetune.cli.output import add_json_option, print_json
+from edgetune.cli.request_options import (
+    add_request_options,
+    describe_plan,
+    request_from,
+    workstation,
+)
+from edgetune.nouns.manifest import FORMATS
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser = commands.add_parser("export", help="write a bundle that trains on the device")
+    add_request_options(parser)
+    parser.add_argument(
+        "--format",
+        action="append",
+        choices=FORMATS,
+        help="portable (default): plain ONNX for any onnxruntime; ort-training: artifacts for "
+        "onnxruntime.training; repeat to get both, each in its own sub-folder",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the bundle")
+    add_json_option(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    formats = tuple(dict.fromkeys(options.format or ["portable"]))
+    exported = workstation().export_model(
+        options.model, request_from(options), formats, options.out, options.sample, options.loss
+    )
+    if options.json:
+        print_json({"plan": exported.plan, "verified": exported.reports, "out": str(options.out)})
+        return
+    print(describe_plan(exported.plan))
+    for name, report in exported.reports.items():
+        worst = max(report.loss, report.gradients, report.updates)
+        print(
+            f"verified     {name}: loss, {len(exported.plan.selection.trainable)} gradients and 3 "
+            f"updates agree with PyTorch (largest deviation {worst:.1%} of what is tolerated)"
+        )
+    print(f"written      {options.out}")

@@ -1,0 +1,81 @@
+"""The `edgetune` command: parses, runs one command, turns every error into one line and a code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from edgetune.cli import (
+    delta_command,
+    devices_command,
+    evaluate_command,
+    export_command,
+    merge_command,
+    plan_command,
+    train_command,
+    verify_command,
+)
+from edgetune.errors import EdgetuneError
+
+_EXIT_CODES = """\
+exit codes:
+  0  done
+  1  an error edgetune has no better word for
+  2  usage: a command, pattern or option that cannot be understood
+  3  data: wrong shape, type or value
+  4  device: unknown, or a profile that is not sound
+  5  budget: nothing fits
+  6  bundle, delta or checkpoint: missing, damaged, newer, or of something else
+  7  export: a model that cannot be captured, lowered or verified
+  8  set-up: the installed packages cannot do what is asked
+  9  training: the loss or a gradient stopped being a finite number
+ 10  storage: a file cannot be written
+130  interrupted; a checkpoint was written first
+"""
+
+_COMMANDS = (
+    devices_command,
+    plan_command,
+    export_command,
+    verify_command,
+    train_command,
+    evaluate_command,
+    merge_command,
+    delta_command,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="edgetune",
+        description="Plan, compile and run sparse fine-tuning on edge devices, inside a memory and "
+        "an energy budget, on stock ONNX Runtime.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_to(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except EdgetuneError as error:
+        print(f"edgetune: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("edgetune: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1  # whoever read the output is gone
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""`edgetune train`: fine-tune a bundle on data, here."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edgetune.cli.output import add_json_option, print_json
+from edgetune.errors import UsageError
+from edgetune.files.delta import write_delta
+from edgetune.runtime.data import load_data
+from edgetune.runtime.learning_rate import SCHEDULES
+from edgetune.runtime.open_session import open_session
+from edgetune.runtime.trainer import Trainer, TrainerConfig, TrainingResult
+from edgetune.units import format_bytes, format_seconds
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser = commands.add_parser("train", help="train a bundle on data, on this device")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="an .npz, a folder of images by class, a .csv, or file.py:factory",
+    )
+    parser.add_argument("--validation", help="data to evaluate on after each epoch")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--learning-rate", "--lr", type=float, default=1e-3)
+    parser.add_argument("--schedule", choices=SCHEDULES, default="constant")
+    parser.add_argument("--warmup-steps", type=int, default=0)
+    parser.add_argument("--batch", type=int, help="samples per update (default: the plan's)")
+    parser.add_argument("--clip-norm", type=float, help="largest global norm of the gradients")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the samples")
+    parser.add_argument("--patience", type=int, help="stop after so many epochs without a better")
+    parser.add_argument("--monitor", choices=("loss", "accuracy"), default="loss")
+    parser.add_argument(
+        "--out", type=Path, help="the delta: what changed (default BUNDLE.delta.safetensors)"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="(default BUNDLE.checkpoint)")
+    parser.add_argument("--checkpoint-every", type=int, metavar="STEPS")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    parser.add_argument("--log", type=Path, help="append JSON lines to this file")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_json_option(parser)
+    parser.set_defaults(run=_run)
+
+
+def beside(bundle: Path, suffix: str) -> Path:
+    """A file beside the bundle's folder, named after it."""
+    whole = bundle.resolve()
+    return whole.with_name(whole.name + suffix)
+
+
+def _run(options: argparse.Namespace) -> None:
+    checkpoint = options.checkpoint or beside(options.bundle, ".checkpoint")
+    out = options.out or beside(options.bundle, ".delta.safetensors")
+    if checkpoint.exists() and not options.resume:
+        raise UsageError(
+            f"there is a checkpoint at {checkpoint}: continue it with --resume, or remove it to "
+            "start again"
+        )
+    config = TrainerConfig(
+        epochs=options.epochs,
+        batch=options.batch,
+        seed=options.seed,
+        learning_rate=options.learning_rate,
+        schedule=options.schedule,
+        warmup_steps=options.warmup_steps,
+        clip_norm=options.clip_norm,
+        patience=options.patience,
+        monitor=options.monitor,
+        checkpoint_path=checkpoint,
+        checkpoint_every_steps=options.checkpoint_every,
+        log_path=options.log,
+        progress=not (options.quiet or options.json),
+    )
+    session = open_session(options.bundle)
+    manifest = session.manifest
+    train = load_data(options.data, manifest.signature, manifest.loss)
+    validation = (
+        load_data(options.validation, manifest.signature, manifest.loss)
+        if options.validation
+        else None
+    )
+    base = session.values()
+    result = Trainer(session, config).fit(train, validation, resume=options.resume)
+    write_delta(out, base, session.values(), session.digest)
+    if options.json:
+        print_json({"result": result, "delta": str(out), "checkpoint": str(checkpoint)})
+    else:
+        print(_describe(result, out, checkpoint))
+
+
+def _describe(result: TrainingResult, out: Path, checkpoint: Path) -> str:
+    last = result.history[-1]
+    loss = f"loss {result.train_loss:.4f}"
+    if last.validation_loss is not None:
+        loss += f", validation loss {last.validation_loss:.4f}"
+    if last.validation_accuracy is not None:
+        loss += f", validation accuracy {last.validation_accuracy:.1%}"
+    stopped = ", stopped early" if result.stopped_early else ""
+    peak = "unknown" if result.peak_bytes is None else format_bytes(result.peak_bytes)
+    step = result.median_step_seconds
+    return "\n".join(
+        [
+            f"trained      {result.epochs} epochs, {result.steps} steps{stopped}: {loss}",
+            f"step         {'-' if step is None else format_seconds(step)} median; peak memory "
+            f"of the process {peak}",
+            f"delta        {out} ({format_bytes(out.stat().st_size)})",
+            f"checkpoint   {checkpoint}",
+        ]
+    )

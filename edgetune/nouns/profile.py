@@ -1,0 +1,73 @@
+"""What is known about a device: each number with its unit, kind, source and date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal["measured", "vendor", "derived"]
+PowerScope = Literal["module", "board", "wall"]
+
+OPERATOR_CLASSES = ("convolution", "depthwise", "matmul", "elementwise")
+"""Classes of operators that sustain different shares of the peak."""
+
+PEAK = "peak"
+"""Key in `flops_per_second` of the fp32 peak of all cores."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number about a device, and why to believe it.
+
+    value: the number, in `unit`; finite and greater than zero.
+    unit: "byte", "byte/s", "flop/s", "s" or "W".
+    kind: "measured" on such a device, "vendor" (data sheet), or "derived" by arithmetic.
+    source: where the number is from; of a derived number also the arithmetic.
+    date: when it was measured or published, else read: YYYY, YYYY-MM or YYYY-MM-DD.
+    """
+
+    value: float
+    unit: str
+    kind: Kind
+    source: str
+    date: str
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """A device as the planner sees it; None, or a missing class, is unknown and never guessed.
+
+    cores: CPU cores that onnxruntime may use.
+    total_memory_bytes: memory fitted to the board, in bytes.
+    usable_memory_bytes: what the kernel leaves to all processes together, in bytes.
+    bandwidth_bytes_per_second: bytes read plus bytes written per second, as the CPU reaches them.
+    flops_per_second: fp32 floating-point operations per second on all cores, by operator class
+        as onnxruntime sustains them, and under "peak" the highest rate of the CPU; a
+        multiply-accumulate counts as two.
+    dispatch_seconds: overhead of one operator, in seconds.
+    idle_watts: power of the idle device, in watts, at `power_scope`.
+    load_watts: power with all cores at work, in watts, at `power_scope`.
+    power_scope: where idle_watts and load_watts are taken: the compute module, the board's
+        supply input, or the wall (supply losses included).
+    meter: name of the meter that reads this device's power, None when it has no sensor.
+    """
+
+    id: str
+    name: str
+    cpu: str
+    cores: int
+    total_memory_bytes: Quantity | None
+    usable_memory_bytes: Quantity | None
+    bandwidth_bytes_per_second: Quantity | None
+    flops_per_second: Mapping[str, Quantity]
+    dispatch_seconds: Quantity | None
+    idle_watts: Quantity | None
+    load_watts: Quantity | None
+    power_scope: PowerScope | None
+    meter: str | None
+    notes: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The profile as plain dictionaries, numbers and text, fit for JSON."""
+        return asdict(self)

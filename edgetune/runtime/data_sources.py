@@ -1,0 +1,108 @@
+"""Where data is read from: `.npz`, `.csv`, a folder of images by class, `file.py:factory`."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetune.errors import DataError
+from edgetune.nouns.loss import LossSpec
+from edgetune.nouns.signature import Signature
+from edgetune.runtime.csv_data import read_csv
+from edgetune.runtime.image_folder import read_image_folder
+from edgetune.runtime.named_arrays import NamedArrays
+
+Array = npt.NDArray[Any]
+
+_FACTORY = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
+
+
+def read_source(spec: str, signature: Signature, loss: LossSpec) -> NamedArrays:
+    """The arrays that `spec` names, as they are. Raises DataError, or RuntimeSetupError."""
+    factory = _FACTORY.fullmatch(spec)
+    if factory is not None:
+        return _call_factory(spec, Path(factory["file"]), factory["name"], signature)
+    path = Path(spec)
+    if not path.exists():
+        raise DataError(f"cannot read the data {spec}: there is no such file or folder")
+    if path.is_dir():
+        return NamedArrays(unsorted=read_image_folder(path, signature, loss))
+    if path.suffix == ".npz":
+        return NamedArrays(unsorted=_read_npz(path))
+    if path.suffix == ".csv":
+        return NamedArrays(unsorted=read_csv(path, signature))
+    raise DataError(
+        f"cannot read the data {spec}: expected an .npz or .csv file, a folder with one "
+        "sub-folder of images per class, or file.py:factory"
+    )
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    try:
+        with path.open("rb") as file:  # numpy leaves a file open when what it opened is no archive
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array, not named ones")
+            with archive:
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"cannot read the data {path}: {error}; expected what numpy.savez writes, without "
+            "arrays of objects"
+        ) from error
+
+
+def _call_factory(spec: str, file: Path, name: str, signature: Signature) -> NamedArrays:
+    if not file.is_file():
+        raise DataError(f"cannot read the data {spec}: there is no file {file}")
+    module_spec = importlib.util.spec_from_file_location(f"edgetune_data_{file.stem}", file)
+    if module_spec is None or module_spec.loader is None:
+        raise DataError(f"cannot read the data {spec}: {file} is no Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise DataError(
+            f"cannot read the data {spec}: {file} raised {type(error).__name__}: {error}"
+        ) from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise DataError(f"cannot read the data {spec}: {file} has no function {name}")
+    try:
+        returned = factory()
+    except Exception as error:
+        raise DataError(
+            f"cannot read the data {spec}: {name}() raised {type(error).__name__}: {error}"
+        ) from error
+    return _from_factory(spec, returned, signature)
+
+
+def _from_factory(spec: str, returned: Any, signature: Signature) -> NamedArrays:
+    if isinstance(returned, Mapping):
+        return NamedArrays(unsorted=_arrays(returned))
+    if isinstance(returned, tuple) and len(returned) == 2:
+        inputs, targets = returned
+        if not isinstance(inputs, Mapping) and len(signature.inputs) == 1:
+            inputs = {signature.inputs[0].name: inputs}
+        if not isinstance(targets, Mapping) and len(signature.targets) == 1:
+            targets = {signature.targets[0].name: targets}
+        if isinstance(inputs, Mapping) and isinstance(targets, Mapping):
+            return NamedArrays(_arrays(inputs), _arrays(targets))
+    raise DataError(
+        f"cannot read the data {spec}: the factory returned {type(returned).__name__}, expected "
+        "a dict of arrays or (inputs, targets), each a dict of arrays, or one array where the "
+        "bundle has one"
+    )
+
+
+def _arrays(values: Mapping[str, Any]) -> dict[str, Array]:
+    # asanyarray keeps a memory map a memory map
+    return {str(name): np.asanyarray(value) for name, value in values.items()}

@@ -1,0 +1,29 @@
+"""Which onnxruntime packages are installed: two of them overwrite each other's files."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from edgetune.errors import RuntimeSetupError
+
+_INFERENCE = ("onnxruntime", "onnxruntime-gpu")
+_TRAINING = ("onnxruntime-training-cpu", "onnxruntime-training")
+
+
+def check_one_onnxruntime() -> None:
+    """Raise RuntimeSetupError when packages are installed that overwrite each other's files."""
+    inference = [name for name in _INFERENCE if _is_installed(name)]
+    training = [name for name in _TRAINING if _is_installed(name)]
+    if inference and training:
+        raise RuntimeSetupError(
+            f"both {inference[0]} and {training[0]} are installed and break each other: "
+            f"pip uninstall -y {' '.join(inference + training)}, then pip install {training[0]}"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

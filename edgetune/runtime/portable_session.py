@@ -1,0 +1,186 @@
+"""Executes a portable bundle on stock onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from safetensors.numpy import load_file
+
+from edgetune.errors import BundleError, CheckpointError, DataError, TrainingError, raise_all
+from edgetune.nouns.bundle_names import (
+    ACCUMULATED,
+    EVALUATE,
+    FEATURES,
+    GRADIENTS,
+    NEXT,
+    PREDICT,
+    SCALE,
+    STATE,
+    UPDATE,
+    slot_name,
+)
+from edgetune.nouns.manifest import Manifest
+from edgetune.runtime.expected_arrays import check_expected_arrays
+from edgetune.runtime.merge import merge
+from edgetune.runtime.onnxruntime_packages import check_one_onnxruntime
+from edgetune.runtime.session import Array, Arrays, MicroBatch, MicroResult
+
+_UPDATES = "updates"
+
+
+class PortableSession:
+    """A TrainingSession on the graphs of a portable bundle (see edgetune.runtime.session).
+
+    folder: the bundle; manifest and digest: as `edgetune.files.bundle.read_manifest` gives them.
+    Raises BundleError when a graph or the initial state cannot be loaded.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, digest: str) -> None:
+        check_one_onnxruntime()
+        self._folder, self._manifest, self._digest = folder, manifest, digest
+        self._graphs: dict[str, onnxruntime.InferenceSession] = {}
+        self._values = _initial_values(folder, manifest)
+        self._slots = {
+            slot_name(slot, name): np.zeros_like(value)
+            for slot in manifest.plan.optimizer.slots
+            for name, value in self._values.items()
+        }
+        self._accumulated: dict[str, Array] = {}
+        self._updates = 0
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._manifest
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    def accumulate(self, batch: MicroBatch) -> MicroResult:
+        gradients = self._accumulated or {
+            ACCUMULATED + name: np.zeros_like(value) for name, value in self._values.items()
+        }
+        results = self._run(GRADIENTS, {**self._tail_feeds(batch), **gradients})
+        self._accumulated = {
+            ACCUMULATED + name: results[NEXT + ACCUMULATED + name] for name in self._values
+        }
+        return _micro_result(results)
+
+    def gradients(self) -> dict[str, Array]:
+        """The gradients accumulated so far, by parameter name; empty before `accumulate`."""
+        return {name.removeprefix(ACCUMULATED): g for name, g in self._accumulated.items()}
+
+    def load_gradients(self, gradients: Arrays) -> None:
+        """Put `gradients`, by parameter name, in the place of accumulated ones."""
+        check_expected_arrays("gradients", gradients, self._values, DataError)
+        self._accumulated = {ACCUMULATED + name: value for name, value in gradients.items()}
+
+    def update(self, learning_rate: float, clip_norm: float | None) -> float:
+        numbers = {
+            "learning_rate": learning_rate,
+            "step": self._updates + 1,
+            "clip_norm": np.inf if clip_norm is None else clip_norm,
+            **self._manifest.plan.optimizer.hyperparameters(),
+        }
+        scalars = {name: np.asarray(number, np.float64) for name, number in numbers.items()}
+        accumulated, self._accumulated = self._accumulated, {}
+        results = self._run(UPDATE, {**self._values, **self._slots, **accumulated, **scalars})
+        norm = float(results["grad_norm"])
+        if not np.isfinite(norm):
+            raise TrainingError(
+                f"the gradients' norm is {norm} at update {self._updates + 1}: lower the learning "
+                "rate, clip the gradients, or look for extreme values in the data; nothing was "
+                "changed by this update"
+            )
+        self._values = {name: results[NEXT + name] for name in self._values}
+        self._slots = {name: results[NEXT + name] for name in self._slots}
+        self._updates += 1
+        return norm
+
+    def discard(self) -> None:
+        self._accumulated = {}
+
+    def evaluate(self, batch: MicroBatch) -> MicroResult:
+        return _micro_result(self._run(EVALUATE, self._tail_feeds(batch)))
+
+    def predict(self, inputs: Arrays) -> dict[str, Array]:
+        count = len(next(iter(inputs.values())))
+        size = self._manifest.plan.micro_batch
+        parts: list[dict[str, Array]] = []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            taken = {name: array[rows] for name, array in inputs.items()}
+            kept = min(size, count - start)
+            results = self._run(PREDICT, {**taken, **self._values})
+            parts.append({name: value[:kept] for name, value in results.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def write_inference_model(self, out: Path) -> None:
+        merge(self._folder / PREDICT, self._values, out)
+
+    def values(self) -> dict[str, Array]:
+        return dict(self._values)
+
+    def load_values(self, values: Arrays) -> None:
+        check_expected_arrays("values", values, self._values, DataError)
+        self._values = {name: np.asarray(values[name]) for name in self._values}
+
+    def state(self) -> dict[str, Array]:
+        return {**self._values, **self._slots, _UPDATES: np.asarray(self._updates, np.int64)}
+
+    def load_state(self, state: Arrays) -> None:
+        check_expected_arrays("state", state, self.state(), CheckpointError)
+        self._values = {name: np.asarray(state[name]) for name in self._values}
+        self._slots = {name: np.asarray(state[name]) for name in self._slots}
+        self._updates = int(state[_UPDATES])
+        self._accumulated = {}
+
+    def _tail_feeds(self, batch: MicroBatch) -> dict[str, Array]:
+        """What gradient and evaluation graphs read: features, or the inputs themselves."""
+        features = self._run(FEATURES, batch.inputs) if self._manifest.features else {}
+        return {**batch.inputs, **features, **batch.targets, SCALE: batch.scale, **self._values}
+
+    def _run(self, graph: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        session = self._graph(graph)
+        wanted = {argument.name for argument in session.get_inputs()}
+        names = [result.name for result in session.get_outputs()]
+        results = session.run(names, {n: value for n, value in feeds.items() if n in wanted})
+        return dict(zip(names, results, strict=True))
+
+    def _graph(self, name: str) -> onnxruntime.InferenceSession:
+        """The named graph, loaded when it is first needed."""
+        if name not in self._graphs:
+            self._graphs[name] = _load_graph(self._folder / name)
+        return self._graphs[name]
+
+
+def _load_graph(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Without arena and patterns the process holds what is alive, which is what the plan predicts.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own types, one per status code
+        raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
+
+
+def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:
+    path = folder / STATE
+    try:
+        found = load_file(path)
+    except Exception as error:  # safetensors raises its own type, or an OSError
+        raise BundleError(f"cannot read {path}: {error}; copy the bundle again") from error
+    names: Iterable[str] = manifest.plan.selection.trainable
+    missing = [f"{name} is missing" for name in names if name not in found]
+    raise_all(BundleError, f"{path} does not fit the manifest", missing)
+    return {name: found[name] for name in names}
+
+
+def _micro_result(results: Mapping[str, Any]) -> MicroResult:
+    return MicroResult(float(results["loss"]), int(results.get("correct", 0)))

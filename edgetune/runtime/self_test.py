@@ -1,0 +1,169 @@
+"""What PyTorch computed for a recorded batch, and whether a session computes the same.
+
+The exporter runs it on whole tensors before a bundle is written; the bundle keeps a thinned copy,
+with which the device checks itself.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgetune.errors import BundleError
+from edgetune.nouns.bundle_names import SELF_TEST
+from edgetune.runtime.session import Array, Arrays, MicroBatch, TrainingSession
+
+# Gradients agree when they differ by at most RELATIVE of the tensor's largest, or by OF_LARGEST of
+# the model's largest: behind a softmax some gradients are zero but for rounding.
+RELATIVE, OF_LARGEST = 2e-3, 1e-5
+LOSS_RELATIVE = 1e-4
+# New values agree within this share of the change that the update made, and fp32 rounding.
+UPDATE_RELATIVE = 1e-3
+_FP32_ROUNDING = 1e-6
+
+LEARNING_RATE = 1e-3
+CLIP_NORMS = (None, None, 1.0)  # one per recorded update
+_KEPT_ELEMENTS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class SelfTest:
+    """A recorded step.
+
+    batch: one micro-batch. loss, gradients: of the initial values, by PyTorch autograd.
+    updates: values after each of three torch.optim updates with `synthetic_gradients`.
+    Tensors may be thinned: flat, every k-th element, at most 1,024 of them.
+    """
+
+    batch: MicroBatch
+    loss: float
+    gradients: Mapping[str, Array]
+    updates: tuple[Mapping[str, Array], ...]
+
+
+@dataclass(frozen=True)
+class SelfTestReport:
+    """Largest deviations, each as a share of what is tolerated, and what exceeds it."""
+
+    loss: float
+    gradients: float
+    updates: float
+    problems: tuple[str, ...]
+
+
+def synthetic_gradients(values: Arrays, update: int) -> dict[str, Array]:
+    """Gradients for checking the optimizer alone: the same on every platform."""
+    generator = np.random.Generator(np.random.PCG64(update))
+    return {
+        name: generator.standard_normal(value.shape, np.float32) for name, value in values.items()
+    }
+
+
+def thin(array: Array) -> Array:
+    """At most 1,024 evenly spaced elements of `array`, flat."""
+    flat = array.reshape(-1)
+    return flat[:: -(-flat.size // _KEPT_ELEMENTS) or 1]
+
+
+def run_self_test(session: TrainingSession, recorded: SelfTest) -> SelfTestReport:
+    """Compare `session`, freshly opened, with the recording; leaves the session as it was."""
+    before = session.state()
+    problems: list[str] = []
+    session.discard()
+    loss = session.accumulate(recorded.batch).loss
+    loss_share = abs(loss - recorded.loss) / (LOSS_RELATIVE * max(abs(recorded.loss), 1e-3))
+    if not loss_share <= 1:
+        problems.append(f"the loss is {loss:.7g}, PyTorch's is {recorded.loss:.7g}")
+    gradient_share = _compare_gradients(session.gradients(), recorded.gradients, problems)
+    session.discard()
+    update_share = _compare_updates(session, recorded, problems)
+    session.load_state(before)
+    return SelfTestReport(loss_share, gradient_share, update_share, tuple(problems))
+
+
+def _compare_gradients(found: Arrays, expected: Arrays, problems: list[str]) -> float:
+    largest = max((float(np.abs(g).max()) for g in expected.values() if g.size), default=0.0)
+    worst = 0.0
+    for name, reference in expected.items():
+        values = _like(found[name], reference)
+        scale = float(np.abs(reference).max()) if reference.size else 0.0
+        allowed = RELATIVE * scale + OF_LARGEST * largest + 1e-12
+        share = float(np.abs(values - reference).max(initial=0.0)) / allowed
+        if not share <= 1:
+            problems.append(
+                f"the gradient of {name} is off by {share * allowed:.3g}, largest {scale:.3g}"
+            )
+        worst = max(worst, share)
+    return worst
+
+
+def _compare_updates(session: TrainingSession, recorded: SelfTest, problems: list[str]) -> float:
+    worst = 0.0
+    previous = session.values()
+    for number, expected in enumerate(recorded.updates):
+        session.load_gradients(synthetic_gradients(previous, number))
+        session.update(LEARNING_RATE, CLIP_NORMS[number])
+        current = session.values()
+        for name, reference in expected.items():
+            found = _like(current[name], reference)
+            change = float(np.abs(reference - _like(previous[name], reference)).max(initial=0.0))
+            allowed = UPDATE_RELATIVE * change + _FP32_ROUNDING * np.maximum(np.abs(reference), 1)
+            share = float((np.abs(found - reference) / allowed).max(initial=0.0))
+            if not share <= 1:
+                problems.append(f"update {number + 1} of {name} differs from torch.optim's")
+            worst = max(worst, share)
+        previous = current
+    return worst
+
+
+def _like(array: Array, reference: Array) -> Array:
+    """`array` thinned the way `reference` is."""
+    return array if array.shape == reference.shape else thin(array)
+
+
+def write_self_test(folder: Path, recorded: SelfTest) -> None:
+    """Write selftest.npz into `folder`, tensors thinned."""
+    arrays: dict[str, Array] = {
+        "loss": np.asarray(recorded.loss, np.float64),
+        "scale": recorded.batch.scale,
+    }
+    arrays.update({f"input:{name}": value for name, value in recorded.batch.inputs.items()})
+    arrays.update({f"target:{name}": value for name, value in recorded.batch.targets.items()})
+    arrays.update({f"gradient:{name}": thin(g) for name, g in recorded.gradients.items()})
+    for number, values in enumerate(recorded.updates):
+        arrays.update({f"update{number}:{name}": thin(v) for name, v in values.items()})
+    (folder / SELF_TEST).write_bytes(_npz_bytes(arrays))
+
+
+def _npz_bytes(arrays: Arrays) -> bytes:
+    """An .npz with fixed time stamps: same arrays, same bytes (numpy.savez stamps the time)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(arrays[name]))
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+    return buffer.getvalue()
+
+
+def read_self_test(folder: Path) -> SelfTest:
+    """The recording of the bundle in `folder`. Raises BundleError when it cannot be read."""
+    path = folder / SELF_TEST
+    try:
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        scale, loss = arrays["scale"], float(arrays["loss"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BundleError(f"cannot read {path}: {error}; copy the bundle again") from error
+    updates = tuple(_with_prefix(arrays, f"update{n}:") for n in range(len(CLIP_NORMS)))
+    batch = MicroBatch(_with_prefix(arrays, "input:"), _with_prefix(arrays, "target:"), scale)
+    return SelfTest(batch, loss, _with_prefix(arrays, "gradient:"), updates)
+
+
+def _with_prefix(arrays: Arrays, prefix: str) -> dict[str, Array]:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}

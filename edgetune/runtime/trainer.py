@@ -1,0 +1,256 @@
+"""The training loop: epochs, batches, validation, early stopping.
+
+What a run has reached is a `TrainingRun` (training_run.py); this file drives it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from edgetune.errors import TrainingError, UsageError, raise_all
+from edgetune.files.checkpoint import EpochRecord
+from edgetune.runtime.batches import BatchPlan, batch_count, epoch_order, micro_batches, plan_batch
+from edgetune.runtime.data import Dataset, check_data
+from edgetune.runtime.evaluation import Evaluation, evaluate, evaluate_unless
+from edgetune.runtime.interrupts import Interrupts
+from edgetune.runtime.learning_rate import learning_rate
+from edgetune.runtime.process_memory import peak_bytes
+from edgetune.runtime.progress import JsonLines, LogRecord, ProgressBar
+from edgetune.runtime.session import TrainingSession
+from edgetune.runtime.trainer_config import TrainerConfig
+from edgetune.runtime.training_run import TrainingRun
+
+__all__ = ["Trainer", "TrainerConfig", "TrainingResult", "Evaluation", "evaluate"]
+
+_STEPS_TIMED = 4096
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to, with what it did before it was resumed.
+
+    epochs, steps: done. train_loss, validation_loss: of the last epoch. best_epoch: from 0, the
+    best on validation data, None without. peak_bytes: peak resident memory of the process, None
+    where the system does not tell. median_step_seconds: of this call's last steps, None when it
+    had nothing left to do.
+    """
+
+    epochs: int
+    steps: int
+    train_loss: float
+    validation_loss: float | None
+    history: tuple[EpochRecord, ...]
+    stopped_early: bool
+    best_epoch: int | None
+    peak_bytes: int | None
+    median_step_seconds: float | None
+
+
+class Trainer:
+    """Trains what `session` holds, as `config` says."""
+
+    def __init__(self, session: TrainingSession, config: TrainerConfig) -> None:
+        if config.monitor == "accuracy" and not session.manifest.loss.has_accuracy:
+            raise UsageError(
+                f"cannot monitor the accuracy: the loss {session.manifest.loss.kind} has none; "
+                "use monitor='loss'"
+            )
+        self._session = session
+        self._config = config
+
+    def fit(
+        self, train: Dataset, validation: Dataset | None = None, resume: bool = False
+    ) -> TrainingResult:
+        """Train until the epochs are done or patience is out, and leave the values in the session.
+
+        With `resume` the run continues from the checkpoint bit for bit, also within an epoch.
+        Ctrl-C or SIGTERM end the current step, write a checkpoint where one is configured, and
+        raise KeyboardInterrupt (exit code 130 on the command line).
+
+        Raises UsageError, DataError before the first step, CheckpointError when `resume` does not
+        fit, TrainingError when a loss or gradient is not finite (nothing is updated with it, and
+        the last checkpoint stays), StorageError when a checkpoint or the log cannot be written.
+        """
+        self._check(train, validation, resume)
+        run = TrainingRun(self._session, self._config, train, validation)
+        if resume:
+            run.resume()
+        with ExitStack() as stack:
+            log_path = self._config.log_path
+            log = None if log_path is None else stack.enter_context(JsonLines(log_path))
+            bar = ProgressBar(quiet=not self._config.progress)
+            stack.callback(bar.close)
+            interrupts = stack.enter_context(Interrupts())
+            loop = _Loop(self._session, self._config, run, interrupts, log, bar)
+            loop.train(train, validation)
+        return loop.result()
+
+    def _check(self, train: Dataset, validation: Dataset | None, resume: bool) -> None:
+        problems = []
+        if resume and self._config.checkpoint_path is None:
+            problems.append("resuming needs a checkpoint_path")
+        if validation is None and self._config.patience is not None:
+            problems.append("patience needs validation data")
+        raise_all(UsageError, "cannot train", problems)
+        manifest = self._session.manifest
+        check_data(train, manifest.signature, manifest.loss, "the training data")
+        if validation is not None:
+            check_data(validation, manifest.signature, manifest.loss, "the validation data")
+
+
+class _Loop:
+    """One call of `fit`."""
+
+    def __init__(
+        self,
+        session: TrainingSession,
+        config: TrainerConfig,
+        run: TrainingRun,
+        interrupts: Interrupts,
+        log: JsonLines | None,
+        bar: ProgressBar,
+    ) -> None:
+        self._session = session
+        self._config = config
+        self._run = run
+        self._interrupts = interrupts
+        self._log = log
+        self._bar = bar
+        self._seconds: deque[float] = deque(maxlen=_STEPS_TIMED)
+
+    def train(self, train: Dataset, validation: Dataset | None) -> None:
+        run = self._run
+        while run.epoch < self._config.epochs and not run.out_of_patience:
+            self._train_epoch(train)
+            self._end_epoch(validation)
+            run.save()
+            self._leave_if_interrupted()
+        run.restore_best()
+
+    def result(self) -> TrainingResult:
+        run = self._run
+        last = run.history[-1]
+        return TrainingResult(
+            epochs=run.epoch,
+            steps=run.step,
+            train_loss=last.train_loss,
+            validation_loss=last.validation_loss,
+            history=tuple(run.history),
+            stopped_early=run.out_of_patience and run.epoch < self._config.epochs,
+            best_epoch=run.best_epoch,
+            peak_bytes=peak_bytes(),
+            median_step_seconds=statistics.median(self._seconds) if self._seconds else None,
+        )
+
+    def _train_epoch(self, train: Dataset) -> None:
+        run = self._run
+        order, _ = epoch_order(len(train), self._config.seed, run.epoch)
+        batches = batch_count(len(order), run.batch)
+        while run.batch_in_epoch < batches:
+            start = run.batch_in_epoch * run.batch
+            where = f"batch {run.batch_in_epoch + 1} of {self._where()}"
+            rows = order[start : start + run.batch]
+            plan = plan_batch(train, rows, self._session.manifest, where)
+            self._step(train, plan, batches)
+            every = self._config.checkpoint_every_steps
+            if every is not None and run.step % every == 0:
+                run.save()
+            self._leave_if_interrupted()
+
+    def _step(self, train: Dataset, plan: BatchPlan, batches: int) -> None:
+        config, run = self._config, self._run
+        started = time.perf_counter()
+        rate = learning_rate(
+            config.schedule,
+            config.learning_rate,
+            run.step,
+            config.epochs * batches,
+            config.warmup_steps,
+        )
+        loss, correct = self._accumulate(train, plan)
+        norm = self._update(rate)
+        seconds = time.perf_counter() - started
+        run.add_step(plan, loss, correct, rate)
+        self._seconds.append(seconds)
+        self._bar.show(run.epoch, config.epochs, run.batch_in_epoch, batches, loss, seconds)
+        accuracy = correct / plan.counted if plan.counted else None
+        self._write("step", loss, accuracy, rate, norm, seconds)
+
+    def _accumulate(self, train: Dataset, plan: BatchPlan) -> tuple[float, int]:
+        """Loss and right predictions of the batch, its gradients in the session."""
+        loss, correct = 0.0, 0
+        try:
+            for batch in micro_batches(train, plan, self._session.manifest.plan.micro_batch):
+                result = self._session.accumulate(batch)
+                loss += result.loss
+                correct += result.correct
+                if not math.isfinite(loss):
+                    raise TrainingError(self._diverged(f"the loss is {loss}"))
+        except BaseException:
+            self._session.discard()  # also when interrupted: half a batch must not be updated with
+            raise
+        return loss, correct
+
+    def _update(self, rate: float) -> float:
+        try:
+            return self._session.update(rate, self._config.clip_norm)
+        except TrainingError as error:
+            self._session.discard()
+            raise TrainingError(self._diverged(str(error))) from error
+
+    def _end_epoch(self, validation: Dataset | None) -> None:
+        run, measured = self._run, None
+        if validation is not None:
+            measured = evaluate_unless(
+                self._session, validation, lambda: self._interrupts.received is not None
+            )
+            if measured is None:
+                self._leave_if_interrupted()
+            elif not math.isfinite(measured.loss):
+                raise TrainingError(self._diverged(f"the validation loss is {measured.loss}"))
+        record = run.end_epoch(measured)
+        self._write("epoch", record.train_loss, record.train_accuracy, record.learning_rate)
+        if measured is not None:
+            self._write("validation", measured.loss, measured.accuracy)
+
+    def _leave_if_interrupted(self) -> None:
+        if self._interrupts.received is None:
+            return
+        kept = self._run.save()
+        raise KeyboardInterrupt(
+            f"{self._interrupts.received} after step {self._run.step}; "
+            + ("no checkpoint is configured" if kept is None else f"resume from {kept}")
+        )
+
+    def _where(self) -> str:
+        return f"epoch {self._run.epoch + 1} of {self._config.epochs}"
+
+    def _diverged(self, what: str) -> str:
+        path = self._config.checkpoint_path
+        kept = "" if path is None else f"; the last good checkpoint stays at {path}"
+        return (
+            f"{what} in {self._where()}, step {self._run.step + 1}: nothing was updated with it; "
+            f"lower the learning rate, clip the gradients (clip_norm), or look at the data{kept}"
+        )
+
+    def _write(
+        self,
+        event: str,
+        loss: float,
+        accuracy: float | None,
+        rate: float | None = None,
+        norm: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        if self._log is None:
+            return
+        epoch = self._run.epoch if event == "step" else self._run.epoch - 1
+        record = LogRecord(
+            event, epoch, self._run.step, loss, accuracy, rate, norm, seconds, peak_bytes()
+        )
+        self._log.write(record)

@@ -1,0 +1,84 @@
+"""From a plan to bundles: written, verified against PyTorch, and only then put in place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgetune.errors import ExportError, UsageError, raise_all
+from edgetune.files.atomic import new_folder
+from edgetune.files.bundle import digests_of, write_manifest
+from edgetune.nouns.manifest import FORMATS, Manifest
+from edgetune.planning.split import split_step
+from edgetune.runtime.open_session import open_as_exported
+from edgetune.runtime.self_test import SelfTest, SelfTestReport, run_self_test, write_self_test
+from edgetune_exporters.factory import Example
+from edgetune_exporters.joint import trace_step
+from edgetune_exporters.lowering.lower import lower
+from edgetune_exporters.make_plan import PlannedStep
+from edgetune_exporters.ort_training import write_ort_training
+from edgetune_exporters.portable.write import write_portable
+from edgetune_exporters.reference import record_reference
+
+
+def export(
+    example: Example, planned: PlannedStep, formats: tuple[str, ...], out: Path
+) -> dict[str, SelfTestReport]:
+    """Write one bundle per format: into `out`, or into `out/FORMAT` when there are several.
+
+    Each is verified before it is put in place: loss, every gradient and three updates against
+    PyTorch. Raises ExportError naming what differs; nothing is left behind then.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise UsageError(f"unknown format {unknown}: expected {' or '.join(FORMATS)}")
+    _refuse_foreign_folder(out)
+    plan = planned.plan
+    recorded = record_reference(example, planned.step, plan.selection, plan.optimizer)
+    reports = {}
+    with new_folder(out) as folder:
+        for name in formats:
+            target = folder if len(formats) == 1 else folder / name
+            target.mkdir(exist_ok=True)
+            _write(planned, name, recorded, target)
+            reports[name] = _verify(target, name, recorded)
+    return reports
+
+
+def _refuse_foreign_folder(out: Path) -> None:
+    """Replace only what export wrote: a typing mistake must not delete somebody's folder."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"--out {out} is a file: expected a folder that is new or a bundle")
+    ours = [out, *(out / name for name in FORMATS)]
+    if any(out.iterdir()) and not any((folder / "manifest.json").is_file() for folder in ours):
+        raise UsageError(
+            f"--out {out} exists and is not a bundle: choose a new folder, or remove it yourself"
+        )
+
+
+def _write(planned: PlannedStep, name: str, recorded: SelfTest, folder: Path) -> None:
+    plan, step = planned.plan, planned.step
+    features: tuple[str, ...] = ()
+    if name == "portable":
+        write_portable(step, plan, folder)
+        features = split_step(step.graph, plan.selection).features
+    else:
+        # ORT differentiates by itself, so it gets the forward part alone.
+        forward = trace_step(step.model, step.targets, step.loss, gradients=False)
+        lowered = lower(forward, step.model.parameters, step.model.constants)
+        write_ort_training(lowered.model, plan.selection.trainable, plan.optimizer, folder)
+    write_self_test(folder, recorded)
+    manifest = Manifest(name, step.signature, step.loss.spec, plan, features, step.model.folded, {})
+    write_manifest(folder, replace(manifest, digests=digests_of(folder)))
+
+
+def _verify(folder: Path, name: str, recorded: SelfTest) -> SelfTestReport:
+    report = run_self_test(open_as_exported(folder), recorded)
+    raise_all(
+        ExportError,
+        f"the {name} export does not compute what PyTorch computes, so nothing was written",
+        report.problems,
+    )
+    return report

@@ -1,0 +1,1 @@
+"""The portable format: the training step as plain ONNX graphs."""

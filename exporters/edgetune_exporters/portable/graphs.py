@@ -1,0 +1,77 @@
+"""The graphs of a portable bundle for one selection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import helper
+
+from edgetune.nouns.bundle_names import (
+    ACCUMULATED,
+    EVALUATE,
+    FEATURES,
+    GRADIENTS,
+    NEXT,
+    PREDICT,
+    UPDATE,
+)
+from edgetune.nouns.optimizer import Optimizer
+from edgetune.nouns.selection import Selection
+from edgetune.nouns.step_graph import StepGraph
+from edgetune.planning.split import needed_operations, split_step
+from edgetune_exporters.lowering.lower import LoweredStep
+from edgetune_exporters.portable.subgraph import subgraph, value_info
+from edgetune_exporters.portable.update_graph import update_graph
+from edgetune_exporters.portable.weights_file import WeightsFile
+
+
+def portable_graphs(
+    lowered: LoweredStep,
+    graph: StepGraph,
+    selection: Selection,
+    optimizer: Optimizer,
+    weights: WeightsFile,
+) -> Mapping[str, onnx.ModelProto]:
+    """Models by file name; features.onnx is missing when nothing below the selection is frozen.
+
+    What is emitted follows `split_step`, the same split that the planner simulated.
+    """
+    split = split_step(graph, selection)
+    trainable = selection.trainable
+    constants = [operation.name for operation in split.constants]
+    models = {}
+    if split.features:
+        prefix = [*constants, *(operation.name for operation in split.prefix)]
+        models[FEATURES] = subgraph(
+            lowered, "features", prefix, graph.inputs, split.features, weights
+        )
+    tail_inputs = (*split.features, *graph.inputs, *graph.labels, *trainable)
+    scores = tuple(name for name in (graph.loss, graph.correct) if name)
+    tail = [*constants, *(operation.name for operation in split.tail)]
+    models[GRADIENTS] = subgraph(
+        lowered,
+        "gradients",
+        tail,
+        tail_inputs,
+        scores,
+        weights,
+        extra_nodes=[_add_up(graph.gradients[name], name) for name in trainable],
+        extra_inputs=[value_info(lowered, name, ACCUMULATED + name) for name in trainable],
+        extra_outputs=[value_info(lowered, name, NEXT + ACCUMULATED + name) for name in trainable],
+    )
+    forward = {operation.name for operation in needed_operations(graph, scores)}
+    models[EVALUATE] = subgraph(
+        lowered, "evaluate", forward.intersection(tail), tail_inputs, scores, weights
+    )
+    prediction = [operation.name for operation in needed_operations(graph, graph.outputs)]
+    models[PREDICT] = subgraph(
+        lowered, "predict", prediction, (*graph.inputs, *trainable), graph.outputs, weights
+    )
+    models[UPDATE] = update_graph(optimizer, [(n, lowered.types[n][1]) for n in trainable])
+    return models
+
+
+def _add_up(gradient: str, name: str) -> onnx.NodeProto:
+    total = NEXT + ACCUMULATED + name
+    return helper.make_node("Add", [ACCUMULATED + name, gradient], [total], name=total)

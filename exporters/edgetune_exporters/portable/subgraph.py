@@ -1,0 +1,75 @@
+"""Cuts one graph of a bundle out of the dense step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import onnx
+from onnx import helper
+
+from edgetune_exporters.lowering.emitter import IR_VERSION, OPSET
+from edgetune_exporters.lowering.lower import LoweredStep
+from edgetune_exporters.portable.weights_file import WeightsFile
+
+
+def subgraph(
+    lowered: LoweredStep,
+    name: str,
+    operations: Iterable[str],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    weights: WeightsFile,
+    extra_nodes: Sequence[onnx.NodeProto] = (),
+    extra_inputs: Sequence[onnx.ValueInfoProto] = (),
+    extra_outputs: Sequence[onnx.ValueInfoProto] = (),
+) -> onnx.ModelProto:
+    """A model of the dense step's `operations` (by node name), in the dense step's order.
+
+    inputs: tensors that become graph inputs, trainable parameters among them; those that no
+    operation reads are left out. Every other initializer that is read goes to `weights`.
+    """
+    chosen = set(operations)
+    nodes = [_copy(node) for node in lowered.model.graph.node if node.name in chosen]
+    _drop_unused_results(nodes, {*outputs, *(t for node in extra_nodes for t in node.input)})
+    nodes += extra_nodes
+    read = {tensor for node in nodes for tensor in node.input}
+    initializers = [
+        weights.move_out(tensor)
+        for tensor in lowered.model.graph.initializer
+        if tensor.name in read and tensor.name not in inputs
+    ]
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [value_info(lowered, tensor) for tensor in inputs if tensor in read] + list(extra_inputs),
+        [value_info(lowered, tensor) for tensor in outputs] + list(extra_outputs),
+        initializers,
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="edgetune",
+    )
+
+
+def value_info(lowered: LoweredStep, tensor: str, name: str | None = None) -> onnx.ValueInfoProto:
+    """Type of a tensor of the dense step, under its own or another name."""
+    element_type, shape = lowered.types[tensor]
+    return helper.make_tensor_value_info(name or tensor, element_type, list(shape))
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node without the note on where it came from."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.ClearField("doc_string")
+    return copy
+
+
+def _drop_unused_results(nodes: Sequence[onnx.NodeProto], kept: set[str]) -> None:
+    """Drop trailing results that nobody reads: MaxPool without indices has a faster kernel."""
+    read = {tensor for node in nodes for tensor in node.input} | kept
+    for node in nodes:
+        while len(node.output) > 1 and node.output[-1] not in read:
+            del node.output[-1]

@@ -1,0 +1,126 @@
+"""The optimizer as an ONNX graph: accumulated gradients and state to new values and state.
+
+The formulas are those of torch.optim (SGD and AdamW: Loshchilov and Hutter, 2019, algorithm 2), and
+torch.nn.utils.clip_grad_norm_ for clipping by the global norm. Scalars are computed in double
+precision, as PyTorch computes them in Python: 1 - beta2 at step 1 would lose four digits in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgetune.nouns.bundle_names import ACCUMULATED, NEXT, slot_name
+from edgetune.nouns.optimizer import Optimizer
+from edgetune_exporters.lowering.emitter import IR_VERSION, OPSET, Emitter
+
+_SCALARS = ("learning_rate", "step", "clip_norm")
+
+
+def update_graph(
+    optimizer: Optimizer, tensors: Sequence[tuple[str, tuple[int, ...]]]
+) -> onnx.ModelProto:
+    """The update of `tensors`, (name, shape) each.
+
+    Inputs: every value, accumulated gradient and slot by its name (edgetune.nouns.bundle_names);
+    double scalars learning_rate, step (1 for the first update), clip_norm (infinity for none) and
+    the optimizer's hyperparameters. Outputs: the next values and slots, and grad_norm before
+    clipping.
+    """
+    emitter = _Update(optimizer)
+    names = [name for name, _ in tensors]
+    norm, coefficient = emitter.clipping([ACCUMULATED + name for name in names])
+    emitter.rename(norm, "grad_norm")
+    for name in names:
+        gradient = emitter.op("Mul", [ACCUMULATED + name, coefficient])
+        if optimizer.kind == "adamw":
+            emitter.adamw(name, gradient)
+        else:
+            emitter.sgd(name, gradient)
+    slots = [(slot_name(slot, n), shape) for slot in optimizer.slots for n, shape in tensors]
+    gradients = [(ACCUMULATED + name, shape) for name, shape in tensors]
+    scalars = [
+        helper.make_tensor_value_info(name, TensorProto.DOUBLE, [])
+        for name in (*_SCALARS, *optimizer.hyperparameters())
+    ]
+    changed = [(NEXT + name, shape) for name, shape in (*tensors, *slots)]
+    graph = helper.make_graph(
+        emitter.nodes,
+        "update",
+        [_float(*named) for named in (*tensors, *gradients, *slots)] + scalars,
+        [_float(*named) for named in changed] + [_float("grad_norm", ())],
+        [numpy_helper.from_array(value, name) for name, value in emitter.constants.items()],
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="edgetune",
+    )
+
+
+def _float(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+class _Update(Emitter):
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__()
+        self._nesterov = optimizer.kind == "sgd-nesterov"
+        self._momentum = "momentum_buffer" in optimizer.slots
+
+    def rename(self, source: str, name: str) -> None:
+        self.nodes.append(helper.make_node("Identity", [source], [name], name=name))
+
+    def single(self, name: str) -> str:
+        """A double scalar as float32."""
+        return self.op("Cast", [name], {"to": TensorProto.FLOAT})
+
+    def one_minus(self, name: str) -> str:
+        return self.op("Sub", [self.constant(np.float64(1)), name])
+
+    def clipping(self, gradients: Sequence[str]) -> tuple[str, str]:
+        """(global norm, coefficient): min(1, clip_norm / (norm + 1e-6))."""
+        squares = [self.op("ReduceSumSquare", [g], {"keepdims": 0}) for g in gradients]
+        total = squares[0] if len(squares) == 1 else self.op("Sum", squares)
+        norm = self.op("Sqrt", [total])
+        bound = self.op("Add", [norm, self.constant(np.float32(1e-6))])
+        ratio = self.op("Div", [self.single("clip_norm"), bound])
+        return norm, self.op("Min", [ratio, self.constant(np.float32(1))])
+
+    def sgd(self, name: str, gradient: str) -> None:
+        decay = self.op("Mul", [name, self.single("weight_decay")])
+        direction = self.op("Add", [gradient, decay])
+        if self._momentum:
+            slot, factor = slot_name("momentum_buffer", name), self.single("momentum")
+            buffer = self.op("Add", [self.op("Mul", [slot, factor]), direction])
+            self.rename(buffer, NEXT + slot)
+            ahead = self.op("Mul", [buffer, factor])
+            direction = self.op("Add", [direction, ahead]) if self._nesterov else buffer
+        step = self.op("Mul", [direction, self.single("learning_rate")])
+        self.rename(self.op("Sub", [name, step]), NEXT + name)
+
+    def adamw(self, name: str, gradient: str) -> None:
+        first, second = slot_name("exp_avg", name), slot_name("exp_avg_sq", name)
+        rest1 = self.single(self.one_minus("beta1"))
+        rest2 = self.single(self.one_minus("beta2"))
+        distance = self.op("Mul", [self.op("Sub", [gradient, first]), rest1])
+        mean = self.op("Add", [first, distance])
+        square = self.op("Mul", [self.op("Mul", [gradient, gradient]), rest2])
+        variance = self.op("Add", [self.op("Mul", [second, self.single("beta2")]), square])
+        self.rename(mean, NEXT + first)
+        self.rename(variance, NEXT + second)
+        corrected1 = self.one_minus(self.op("Pow", ["beta1", "step"]))
+        corrected2 = self.one_minus(self.op("Pow", ["beta2", "step"]))
+        size = self.single(self.op("Div", ["learning_rate", corrected1]))
+        root = self.op(
+            "Div", [self.op("Sqrt", [variance]), self.single(self.op("Sqrt", [corrected2]))]
+        )
+        bound = self.op("Add", [root, self.single("epsilon")])
+        change = self.op("Mul", [self.op("Div", [mean, bound]), size])
+        decay = self.one_minus(self.op("Mul", ["learning_rate", "weight_decay"]))
+        kept = self.op("Mul", [name, self.single(decay)])
+        self.rename(self.op("Sub", [kept, change]), NEXT + name)
