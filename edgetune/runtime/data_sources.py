@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import zipfile
 import zlib
@@ -13,23 +12,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetune.errors import DataError
+from edgetune.errors import DataError, UsageError
 from edgetune.nouns.loss import LossSpec
 from edgetune.nouns.signature import Signature
 from edgetune.runtime.csv_data import read_csv
 from edgetune.runtime.image_folder import read_image_folder
 from edgetune.runtime.named_arrays import NamedArrays
+from edgetune.user_code import call_factory
 
 Array = npt.NDArray[Any]
 
-_FACTORY = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
+_FACTORY = re.compile(r".+\.py:\w+")
 
 
 def read_source(spec: str, signature: Signature, loss: LossSpec) -> NamedArrays:
     """The arrays that `spec` names, as they are. Raises DataError, or RuntimeSetupError."""
-    factory = _FACTORY.fullmatch(spec)
-    if factory is not None:
-        return _call_factory(spec, Path(factory["file"]), factory["name"], signature)
+    if _FACTORY.fullmatch(spec):
+        return _call_factory(spec, signature)
     path = Path(spec)
     if not path.exists():
         raise DataError(f"cannot read the data {spec}: there is no such file or folder")
@@ -60,28 +59,11 @@ def _read_npz(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def _call_factory(spec: str, file: Path, name: str, signature: Signature) -> NamedArrays:
-    if not file.is_file():
-        raise DataError(f"cannot read the data {spec}: there is no file {file}")
-    module_spec = importlib.util.spec_from_file_location(f"edgetune_data_{file.stem}", file)
-    if module_spec is None or module_spec.loader is None:
-        raise DataError(f"cannot read the data {spec}: {file} is no Python file")
-    module = importlib.util.module_from_spec(module_spec)
+def _call_factory(spec: str, signature: Signature) -> NamedArrays:
     try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise DataError(
-            f"cannot read the data {spec}: {file} raised {type(error).__name__}: {error}"
-        ) from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise DataError(f"cannot read the data {spec}: {file} has no function {name}")
-    try:
-        returned = factory()
-    except Exception as error:
-        raise DataError(
-            f"cannot read the data {spec}: {name}() raised {type(error).__name__}: {error}"
-        ) from error
+        returned = call_factory(spec)
+    except UsageError as error:  # it is data that is wrong, not the command
+        raise DataError(f"cannot read the data {spec}: {error}") from error
     return _from_factory(spec, returned, signature)
 
 

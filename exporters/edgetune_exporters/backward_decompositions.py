@@ -18,6 +18,23 @@ aten = torch.ops.aten
 Decomposition = Callable[..., Any]
 
 
+def _convolution(
+    data: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    transposed_with: Sequence[int] | None = None,
+) -> Tensor:
+    """A convolution without a bias; transposed when its output padding is given."""
+    transposed, extra = transposed_with is not None, transposed_with or [0] * len(stride)
+    result: Tensor = aten.convolution(
+        data, weight, None, stride, padding, dilation, transposed, extra, groups
+    )
+    return result
+
+
 def decompositions() -> dict[Any, Decomposition]:
     """PyTorch's core ATen decompositions, and ours over them."""
     table: dict[Any, Decomposition] = dict(core_aten_decompositions())
@@ -67,9 +84,7 @@ def convolution_backward(
     of_input = of_weight = None
     if transposed:
         if output_mask[0]:
-            of_input = aten.convolution(
-                grad, weight, None, stride, padding, dilation, False, [0] * spatial, groups
-            )
+            of_input = _convolution(grad, weight, stride, padding, dilation, groups)
         if output_mask[1]:  # a transposed convolution is the input gradient of a plain one
             of_weight = _weight_gradient(input, grad, weight, stride, padding, dilation, groups)
     else:
@@ -95,23 +110,20 @@ def _input_gradient(
     groups: int,
 ) -> Tensor:
     kernel = list(weight.shape[2:])
-    zeros = [0] * len(kernel)
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     mirrored = [r - p for r, p in zip(reach, padding, strict=True)]
     if all(s == 1 for s in stride) and min(mirrored) >= 0:
         flipped = _swap_channels(weight, groups)
         if any(k > 1 for k in kernel):
             flipped = flipped.flip(list(range(2, weight.dim())))
-        return aten.convolution(
-            grad, flipped, None, stride, mirrored, dilation, False, zeros, groups
-        )
+        return _convolution(grad, flipped, stride, mirrored, dilation, groups)
     extra = [
         size - ((out - 1) * s - 2 * p + r + 1)
         for size, out, s, p, r in zip(
             data.shape[2:], grad.shape[2:], stride, padding, reach, strict=True
         )
     ]
-    return aten.convolution(grad, weight, None, stride, padding, dilation, True, extra, groups)
+    return _convolution(grad, weight, stride, padding, dilation, groups, extra)
 
 
 def _swap_channels(weight: Tensor, groups: int) -> Tensor:
@@ -144,9 +156,7 @@ def _weight_gradient(
         per_group.shape[2], groups * batch, *data.shape[2:]
     )
     kernel = grad.transpose(0, 1)
-    result = aten.convolution(
-        signal, kernel, None, dilation, padding, stride, False, [0] * len(spatial), groups
-    )
+    result = _convolution(signal, kernel, dilation, padding, stride, groups)
     for axis in spatial:  # a stride that did not divide leaves positions beyond the kernel
         result = result.narrow(axis, 0, weight.shape[axis])
     return result.transpose(0, 1).reshape(weight.shape)
@@ -209,9 +219,8 @@ def avg_pool2d_backward(
     share = 1.0 / (divisor_override or kernel[0] * kernel[1])
     window = torch.full([1, 1, *kernel], share, dtype=grad.dtype, device=grad.device)
     planes = grad.reshape(-1, 1, *grad.shape[2:])
-    return aten.convolution(planes, window, None, stride, padding, [1, 1], True, extra, 1).reshape(
-        data.shape
-    )
+    spread = _convolution(planes, window, stride, padding, [1, 1], 1, extra)
+    return spread.reshape(data.shape)
 
 
 def adaptive_avg_pool2d(data: Tensor, output_size: Sequence[int]) -> Tensor:

@@ -109,7 +109,7 @@ def _from_program(program: torch.export.ExportedProgram, named: dict[str, Tensor
 
 def _user_outputs_only(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """The program's graph, without the updated buffers that export returns first."""
-    graph = program.graph_module
+    graph: fx.GraphModule = program.graph_module
     (output,) = [node for node in graph.graph.nodes if node.op == "output"]
     kept = [
         value

@@ -9,16 +9,18 @@ plain affine map, whose weight and bias can be trained.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from edgetune.nouns.folding import FoldedBatchNorm
 
-_BATCH_NORMS = (
-    torch.ops.aten.batch_norm.default,
-    torch.ops.aten._native_batch_norm_legit_no_training.default,
-)
+# Where each form of BatchNorm takes its epsilon.
+_EPSILON_AT: dict[Any, int] = {
+    torch.ops.aten.batch_norm.default: 7,
+    torch.ops.aten._native_batch_norm_legit_no_training.default: 6,
+}
 _CONVOLUTIONS = (
     torch.ops.aten.conv1d.default,
     torch.ops.aten.conv2d.default,
@@ -41,7 +43,7 @@ def fold_batch_norm(
     names = dict(zip(nodes, placeholders, strict=True))
     folded = []
     for node in list(module.graph.nodes):
-        if node.target in _BATCH_NORMS:
+        if node.target in _EPSILON_AT:
             folding = _fold(node, names, parameters, constants)
             if folding is not None:
                 folded.append(folding)
@@ -57,15 +59,14 @@ def _fold(
     parameters: dict[str, Tensor],
     constants: dict[str, Tensor],
 ) -> FoldedBatchNorm | None:
-    convolution, scale, shift, mean, var = norm.args[:5]
-    epsilon = float(norm.args[-1] if len(norm.args) == 7 else norm.args[7])
-    if not _is_foldable(convolution) or scale not in names or shift not in names:
+    arguments: tuple[Any, ...] = norm.args
+    convolution, scale, shift, mean, var = arguments[:5]
+    epsilon = float(arguments[_EPSILON_AT[norm.target]])
+    if not _is_foldable(convolution):
         return None
-    assert isinstance(convolution, fx.Node)
-    weight = convolution.args[1]
-    bias = convolution.args[2] if len(convolution.args) > 2 else None
+    weight, bias = convolution.args[1], _argument(convolution, 2)
     sources = [node for node in (weight, bias, scale, shift) if node is not None]
-    if any(node not in names or len(node.users) != 1 for node in sources):
+    if scale is None or any(node not in names or len(node.users) != 1 for node in sources):
         return None  # a tensor used elsewhere must keep its value
     values = {**parameters, **constants}
     g, beta, mean_value, var_value = (
@@ -90,7 +91,11 @@ def _fold(
     )
 
 
-def _is_foldable(node: object) -> bool:
+def _argument(node: fx.Node, index: int) -> Any:
+    return node.args[index] if index < len(node.args) else None
+
+
+def _is_foldable(node: Any) -> bool:
     return (
         isinstance(node, fx.Node)
         and node.target in _CONVOLUTIONS

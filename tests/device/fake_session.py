@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgetune.nouns.plan import Certificate, UpdatePlan
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.signature import ArraySpec, Signature
 from edgetune.runtime.data import Dataset
+from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.session import MicroBatch, MicroResult
 
 Array = npt.NDArray[Any]
@@ -47,7 +49,7 @@ def make_manifest(
         outputs=(ArraySpec("logits", "float32", (CLASSES,)),),
     )
     loss = LossSpec("cross_entropy", CLASSES, class_weights, ignore_index=-100)
-    return Manifest("portable", signature, loss, plan, (), {})
+    return Manifest("portable", signature, loss, plan, (), (), {})
 
 
 def make_dataset(samples: int = 21, seed: int = 0) -> Dataset:
@@ -112,6 +114,16 @@ class FakeSession:
         self.updates += 1
         self._forget()
         return norm
+
+    def gradients(self) -> dict[str, Array]:
+        return {name: gradient.copy() for name, gradient in self._gradients.items()}
+
+    def load_gradients(self, gradients: Mapping[str, Array]) -> None:
+        check_expected_arrays("gradients", gradients, self._values, DataError)
+        self._gradients = {name: np.array(gradients[name]) for name in self._values}
+
+    def write_inference_model(self, out: Path) -> None:
+        raise NotImplementedError("a fake has no graph")
 
     def discard(self) -> None:
         self.discarded += 1

@@ -49,7 +49,11 @@ class Call:
         """The raw argument at `index`, or by keyword `name`."""
         if index < len(self.node.args):
             return self.node.args[index]
-        return self.node.kwargs.get(name, default) if name else default
+        return self.keyword(name, default) if name else default
+
+    def keyword(self, name: str, default: Any = None) -> Any:
+        """The raw keyword argument `name`."""
+        return self.node.kwargs.get(name, default)
 
     def tensor(self, index: int) -> str:
         """The lowered name of the tensor argument at `index`."""

@@ -86,7 +86,7 @@ def _scaled_sum(kind: str) -> Lowering:
     """add and sub with their `alpha`."""
 
     def lower(call: Call) -> str:
-        dtype, alpha = call.result.dtype, call.node.kwargs.get("alpha", 1)
+        dtype, alpha = call.result.dtype, call.keyword("alpha", 1)
         if dtype == torch.bool and kind == "Add":
             return call.op("Or", [call.operand(call.arg(i), dtype) for i in (0, 1)])
         left, right = (call.operand(call.arg(i), dtype) for i in (0, 1))
@@ -103,7 +103,7 @@ def _rsub(call: Call) -> str:
 
 
 def _div(call: Call) -> str:
-    mode = call.node.kwargs.get("rounding_mode")
+    mode = call.keyword("rounding_mode")
     dtype = call.result.dtype
     computed = dtype if mode is None or dtype.is_floating_point else torch.float64
     quotient = call.op("Div", [call.operand(call.arg(i), computed) for i in (0, 1)])
@@ -211,7 +211,7 @@ def _gelu(call: Call) -> str:
     """0.5 x (1 + erf(x / sqrt 2)), a form that onnxruntime fuses (Hendrycks and Gimpel, 2016)."""
     dtype, x = call.result.dtype, call.tensor(0)
     half, one = call.scalar(0.5, dtype), call.scalar(1.0, dtype)
-    if call.node.kwargs.get("approximate", "none") == "tanh":
+    if call.keyword("approximate", "none") == "tanh":
         cube = call.op("Mul", [call.op("Mul", [x, x]), x])
         inner = call.op("Add", [x, call.op("Mul", [cube, call.scalar(0.044715, dtype)])])
         scaled = call.op("Mul", [inner, call.scalar(math.sqrt(2 / math.pi), dtype)])

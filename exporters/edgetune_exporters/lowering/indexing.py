@@ -42,7 +42,7 @@ def _indices(call: Call, indices: Sequence[fx.Node | None]) -> tuple[list[int], 
 
 def _coordinates(call: Call, tensors: Sequence[fx.Node]) -> tuple[str, list[int]]:
     """Index tensors broadcast and stacked on a last axis, and their common shape."""
-    shape = list(torch.broadcast_shapes(*[meta_of(index).shape for index in tensors]))
+    shape = list(np.broadcast_shapes(*[tuple(meta_of(index).shape) for index in tensors]))
     columns = []
     for index in tensors:
         name = expand(call, call.operand(index, torch.int64), meta_of(index).shape, shape)

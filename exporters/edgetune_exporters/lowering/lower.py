@@ -124,7 +124,9 @@ def _outputs(
     results: Any = output.args[0]
     infos = []
     for name, node in zip(joint.results, results, strict=True):
-        emitter.nodes.append(helper.make_node("Identity", [values[node]], [name], name=name))
+        source = values[node]
+        assert isinstance(source, str)  # results are single tensors
+        emitter.nodes.append(helper.make_node("Identity", [source], [name], name=name))
         meta = meta_of(node)
         infos.append(helper.make_tensor_value_info(name, onnx_type(meta.dtype), list(meta.shape)))
     return infos

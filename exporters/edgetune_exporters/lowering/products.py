@@ -34,8 +34,8 @@ def _mm(call: Call) -> str:
 def _addmm(call: Call) -> str:
     (a, trans_a), (b, trans_b) = (_matrix(call, call.arg(i)) for i in (1, 2))
     attributes = {
-        "alpha": float(call.node.kwargs.get("alpha", 1)),
-        "beta": float(call.node.kwargs.get("beta", 1)),
+        "alpha": float(call.keyword("alpha", 1)),
+        "beta": float(call.keyword("beta", 1)),
         "transA": trans_a,
         "transB": trans_b,
     }

@@ -84,8 +84,8 @@ def _variance_mean(call: Call) -> tuple[str, str]:
 
 def _mean_and_variance(call: Call) -> tuple[str, str]:
     axes = _axes(call, call.arg(1, name="dim"))
-    keep, x = bool(call.node.kwargs.get("keepdim", False)), call.tensor(0)
-    correction = call.node.kwargs.get("correction", 1)
+    keep, x = bool(call.keyword("keepdim", False)), call.tensor(0)
+    correction = call.keyword("correction", 1)
     correction = 1 if correction is None else correction
     count = 1
     for axis in axes:
