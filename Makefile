@@ -13,6 +13,7 @@
 WORKSTATION := .venv
 DEVICE := .venv-device
 OLDEST := .venv-oldest
+DEVICE_TESTS := tests/device tests/bundles
 
 # The first Python that answers, is of a right version and can make environments. (Debian keeps
 # the last part in python3-venv; a pyenv shim can be on the path and still fail.)
@@ -33,7 +34,7 @@ WHEEL := dist/.built
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint test test-oldest demo acceptance need-data bench wheel lock clean
+.PHONY: help setup lint test test-oldest test-bundles demo acceptance need-data bench wheel lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,12 +47,16 @@ lint: $(WORKSTATION)/.edgetune  ## ruff, mypy --strict and the floors between mo
 	$(WORKSTATION)/bin/mypy --strict
 	$(WORKSTATION)/bin/lint-imports --no-logo
 
-test: setup lint  ## lint, then the device tests in .venv-device and all tests in .venv
-	$(DEVICE)/bin/pytest tests/device
+test: setup lint test-bundles  ## lint, then the device tests in .venv-device and all in .venv
+	$(DEVICE)/bin/pytest $(DEVICE_TESTS)
 	$(WORKSTATION)/bin/pytest tests
 
-test-oldest: $(OLDEST)/.edgetune  ## the device tests with the oldest onnxruntime and numpy
-	$(OLDEST)/bin/pytest tests/device
+test-oldest: $(OLDEST)/.edgetune test-bundles  ## the device tests with the oldest onnxruntime and numpy
+	$(OLDEST)/bin/pytest $(DEVICE_TESTS)
+
+# The workstation writes build/test-bundles, once per state of the sources; the devices train them.
+test-bundles: $(WORKSTATION)/.edgetune
+	$(WORKSTATION)/bin/python -m tests.bundles.make
 
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py

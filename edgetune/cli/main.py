@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from edgetune.cli import (
     delta_command,
@@ -16,7 +17,7 @@ from edgetune.cli import (
     train_command,
     verify_command,
 )
-from edgetune.errors import EdgetuneError
+from edgetune.errors import EdgetuneError, UsageError
 
 _EXIT_CODES = """\
 exit codes:
@@ -46,9 +47,16 @@ _COMMANDS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what it cannot parse the way every other error is said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    """The parser of all commands. It raises UsageError for what it cannot parse."""
+    parser = _Parser(
         prog="edgetune",
         description="Plan, compile and run sparse fine-tuning on edge devices, inside a memory and "
         "an energy budget, on stock ONNX Runtime.",
@@ -63,14 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = build_parser().parse_args(arguments)
     try:
+        options = build_parser().parse_args(arguments)
         options.run(options)
     except EdgetuneError as error:
         print(f"edgetune: error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("edgetune: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"edgetune: interrupted: {interrupt}".removesuffix(": "), file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1  # whoever read the output is gone

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgetune.cli.output import add_json_option, print_json
 from edgetune.errors import UsageError
+from edgetune.files.atomic import check_writable
 from edgetune.files.delta import write_delta
 from edgetune.runtime.data import load_data
 from edgetune.runtime.learning_rate import SCHEDULES
@@ -61,6 +62,8 @@ def _run(options: argparse.Namespace) -> None:
             f"there is a checkpoint at {checkpoint}: continue it with --resume, or remove it to "
             "start again"
         )
+    check_writable(out)
+    check_writable(checkpoint)
     config = TrainerConfig(
         epochs=options.epochs,
         batch=options.batch,

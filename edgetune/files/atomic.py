@@ -36,6 +36,23 @@ def write_atomically(path: Path, data: bytes) -> None:
                 Path(temporary).unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raise StorageError when a file at `path` could not be written; changes nothing.
+
+    For what is written after long work. A disk can still fill up.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        reason = "a folder with this name is there"
+    elif not folder.is_dir():
+        reason = f"{folder} is a file"
+    elif not os.access(folder, os.W_OK):
+        reason = f"no permission to write into {folder}"
+    else:
+        return
+    raise StorageError(f"cannot write {path}: {reason}")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder that becomes `path` when the block ends without an error.

@@ -65,7 +65,9 @@ def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
     problems = []
     for name, expected in digests.items():
         path = folder / name
-        if not path.is_file():
+        if Path(name).name != name:
+            problems.append(f"{name!r} is no name of a file in a bundle")
+        elif not path.is_file():
             problems.append(f"{name} is missing")
         elif _digest(path) != expected:
             problems.append(f"{name} is not what was exported (its SHA-256 differs)")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# Python with numpy, onnxruntime and edgetune imported and nothing loaded yet.
-# Measured: `python benchmarks/process_memory.py` in .venv-device (onnxruntime 1.32, x86-64).
-BASE_PROCESS_BYTES = 64 * 2**20
+# Python with numpy, onnxruntime and edgetune imported (56 MiB), the heap of loading, and slack.
+# Measured: `benchmarks/process_memory.py` on six bundles, .venv-device (onnxruntime 1.32, x86-64).
+BASE_PROCESS_BYTES = 73 * 2**20
 
 # Kernel, node and allocation-plan objects of onnxruntime per operation of a session. Same source.
 BYTES_PER_OPERATION = 12 * 2**10
@@ -12,3 +12,10 @@ BYTES_PER_OPERATION = 12 * 2**10
 # Share of the frozen weights of products and convolutions that onnxruntime keeps a second time in
 # the layout its kernels read ("prepacking"). Same source.
 PREPACKED_SHARE = 1.0
+
+# Resident bytes per byte of tensors alive: glibc keeps freed chunks between live ones, and kernels
+# have workspaces. Same source.
+ALLOCATOR_OVERHEAD = 1.4
+
+# Temporaries of the update graph, in tensors of the largest trainable one's size. Same source.
+UPDATE_TEMPORARIES = 5

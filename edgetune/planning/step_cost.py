@@ -12,11 +12,13 @@ from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune.planning.device_time import moved_bytes, step_joules, step_seconds
 from edgetune.planning.liveness import Peak, simulate_peak
 from edgetune.planning.process_memory import (
+    ALLOCATOR_OVERHEAD,
     BASE_PROCESS_BYTES,
     BYTES_PER_OPERATION,
     PREPACKED_SHARE,
+    UPDATE_TEMPORARIES,
 )
-from edgetune.planning.split import Split, results_of, split_step
+from edgetune.planning.split import Split, split_step
 
 
 def cost_of(
@@ -28,17 +30,20 @@ def cost_of(
 ) -> StepCost:
     """Cost of one step of `batch` samples, run as micro-batches of `graph.batch` samples.
 
-    Memory follows the phases of a step: the prefix, then the tail with the prefix's features and
-    the gradients that accumulate, then the update; the phases do not overlap.
+    Memory follows the phases of a step: the prefix, then the tail with the prefix's features, then
+    the update; the phases do not overlap. Gradients add up in place, and values and optimizer state
+    are updated in place.
     """
     split = split_step(graph, selection)
     trainable_bytes = sum(graph.tensor_bytes[name] for name in selection.trainable)
     weight_bytes = trainable_bytes + _frozen_bytes(graph, split, selection)
     slots = len(optimizer.slots) * trainable_bytes
     accumulated = trainable_bytes
-    prefix, tail = _phase_peaks(graph, selection, split)
-    update = Peak(2 * trainable_bytes + slots, "update")  # new values and state beside the old
+    prefix, tail = _phase_peaks(graph, split)
+    widest = max(graph.tensor_bytes[name] for name in selection.trainable)
+    update = Peak(UPDATE_TEMPORARIES * widest, "update")
     largest = max(prefix, tail, update, key=lambda peak: peak.bytes)
+    activation_bytes = int(ALLOCATOR_OVERHEAD * largest.bytes)
     operations = (*split.prefix, *split.tail)
     micro_batches = -(-batch // graph.batch)
     base = BASE_PROCESS_BYTES + BYTES_PER_OPERATION * (len(operations) + len(split.constants))
@@ -46,11 +51,11 @@ def cost_of(
     seconds = None if seconds is None else seconds * micro_batches
     moved = sum(moved_bytes(operation, graph) for operation in operations)
     return StepCost(
-        peak_bytes=base + weight_bytes + slots + accumulated + largest.bytes,
+        peak_bytes=base + weight_bytes + slots + accumulated + activation_bytes,
         base_bytes=base,
         weight_bytes=weight_bytes,
         state_bytes=slots + accumulated,
-        activation_bytes=largest.bytes,
+        activation_bytes=activation_bytes,
         peak_at=largest.at,
         flops=sum(operation.flops for operation in operations) * micro_batches,
         moved_bytes=moved * micro_batches,
@@ -59,17 +64,16 @@ def cost_of(
     )
 
 
-def _phase_peaks(graph: StepGraph, selection: Selection, split: Split) -> tuple[Peak, Peak]:
+def _phase_peaks(graph: StepGraph, split: Split) -> tuple[Peak, Peak]:
     """Peaks of the prefix and of the tail, each with the feeds that are alive meanwhile."""
     inputs = _sum(graph, (*graph.inputs, *graph.labels))
     prefix = simulate_peak(split.prefix, graph.tensor_bytes, split.features)
-    tail = simulate_peak(split.tail, graph.tensor_bytes, results_of(graph, selection))
-    # The gradient graph returns new accumulators while the old ones are still its inputs.
-    accumulators = _sum(graph, selection.trainable)
+    # Each gradient is added to its accumulator, in place, as soon as it is there.
+    tail = simulate_peak(split.tail, graph.tensor_bytes, (graph.loss, graph.correct))
     features = _sum(graph, split.features)
     return (
         Peak(prefix.bytes + inputs, prefix.at),
-        Peak(tail.bytes + inputs + features + accumulators, tail.at),
+        Peak(tail.bytes + inputs + features, tail.at),
     )
 
 

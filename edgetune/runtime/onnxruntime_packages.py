@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib import metadata
+from typing import Any
 
 from edgetune.errors import RuntimeSetupError
 
 _INFERENCE = ("onnxruntime", "onnxruntime-gpu")
 _TRAINING = ("onnxruntime-training-cpu", "onnxruntime-training")
+
+
+def import_onnxruntime() -> Any:
+    """The module onnxruntime. Raises RuntimeSetupError when it is missing or cannot be imported."""
+    check_one_onnxruntime()
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise RuntimeSetupError(
+            f"onnxruntime cannot be imported ({error}): pip install 'edgetune[device]'"
+        ) from error
 
 
 def check_one_onnxruntime() -> None:

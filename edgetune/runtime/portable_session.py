@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from safetensors.numpy import load_file
 
-from edgetune.errors import BundleError, CheckpointError, DataError, TrainingError, raise_all
+from edgetune.errors import (
+    BundleError,
+    CheckpointError,
+    DataError,
+    TrainingError,
+    UsageError,
+    raise_all,
+)
 from edgetune.nouns.bundle_names import (
     ACCUMULATED,
     EVALUATE,
@@ -26,7 +32,7 @@ from edgetune.nouns.bundle_names import (
 from edgetune.nouns.manifest import Manifest
 from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.merge import merge
-from edgetune.runtime.onnxruntime_packages import check_one_onnxruntime
+from edgetune.runtime.onnxruntime_packages import import_onnxruntime
 from edgetune.runtime.session import Array, Arrays, MicroBatch, MicroResult
 
 _UPDATES = "updates"
@@ -40,16 +46,17 @@ class PortableSession:
     """
 
     def __init__(self, folder: Path, manifest: Manifest, digest: str) -> None:
-        check_one_onnxruntime()
+        self._onnxruntime = import_onnxruntime()
         self._folder, self._manifest, self._digest = folder, manifest, digest
-        self._graphs: dict[str, onnxruntime.InferenceSession] = {}
+        self._graphs: dict[str, Any] = {}
         self._values = _initial_values(folder, manifest)
         self._slots = {
             slot_name(slot, name): np.zeros_like(value)
             for slot in manifest.plan.optimizer.slots
             for name, value in self._values.items()
         }
-        self._accumulated: dict[str, Array] = {}
+        self._accumulated = {ACCUMULATED + n: np.zeros_like(v) for n, v in self._values.items()}
+        self._pending = 0
         self._updates = 0
 
     @property
@@ -61,25 +68,37 @@ class PortableSession:
         return self._digest
 
     def accumulate(self, batch: MicroBatch) -> MicroResult:
-        gradients = self._accumulated or {
-            ACCUMULATED + name: np.zeros_like(value) for name, value in self._values.items()
-        }
-        results = self._run(GRADIENTS, {**self._tail_feeds(batch), **gradients})
-        self._accumulated = {
-            ACCUMULATED + name: results[NEXT + ACCUMULATED + name] for name in self._values
-        }
+        if not self._pending:
+            for gradient in self._accumulated.values():
+                gradient.fill(0)
+        feeds = {**self._tail_feeds(batch), **self._accumulated}
+        results = self._run_in_place(GRADIENTS, feeds, self._accumulated)
+        self._pending += 1
         return _micro_result(results)
 
     def gradients(self) -> dict[str, Array]:
-        """The gradients accumulated so far, by parameter name; empty before `accumulate`."""
-        return {name.removeprefix(ACCUMULATED): g for name, g in self._accumulated.items()}
+        if not self._pending:
+            return {}
+        return {n.removeprefix(ACCUMULATED): g.copy() for n, g in self._accumulated.items()}
 
     def load_gradients(self, gradients: Arrays) -> None:
-        """Put `gradients`, by parameter name, in the place of accumulated ones."""
         check_expected_arrays("gradients", gradients, self._values, DataError)
-        self._accumulated = {ACCUMULATED + name: value for name, value in gradients.items()}
+        for name, gradient in gradients.items():
+            np.copyto(self._accumulated[ACCUMULATED + name], gradient)
+        self._pending = 1
 
     def update(self, learning_rate: float, clip_norm: float | None) -> float:
+        if not self._pending:
+            raise UsageError("there are no gradients to update with: accumulate some first")
+        self._pending = 0
+        # Checked before the graph runs, because it writes over values and state.
+        squares = [float(np.vdot(g, g)) for g in self._accumulated.values()]
+        if not np.isfinite(sum(squares)):
+            raise TrainingError(
+                f"the gradients' norm is {np.sqrt(sum(squares))} at update {self._updates + 1}: "
+                "lower the learning rate, clip the gradients, or look for extreme values in the "
+                "data; nothing was changed by this update"
+            )
         numbers = {
             "learning_rate": learning_rate,
             "step": self._updates + 1,
@@ -87,22 +106,13 @@ class PortableSession:
             **self._manifest.plan.optimizer.hyperparameters(),
         }
         scalars = {name: np.asarray(number, np.float64) for name, number in numbers.items()}
-        accumulated, self._accumulated = self._accumulated, {}
-        results = self._run(UPDATE, {**self._values, **self._slots, **accumulated, **scalars})
-        norm = float(results["grad_norm"])
-        if not np.isfinite(norm):
-            raise TrainingError(
-                f"the gradients' norm is {norm} at update {self._updates + 1}: lower the learning "
-                "rate, clip the gradients, or look for extreme values in the data; nothing was "
-                "changed by this update"
-            )
-        self._values = {name: results[NEXT + name] for name in self._values}
-        self._slots = {name: results[NEXT + name] for name in self._slots}
+        state = {**self._values, **self._slots}
+        results = self._run_in_place(UPDATE, {**state, **self._accumulated, **scalars}, state)
         self._updates += 1
-        return norm
+        return float(results["grad_norm"])
 
     def discard(self) -> None:
-        self._accumulated = {}
+        self._pending = 0
 
     def evaluate(self, batch: MicroBatch) -> MicroResult:
         return _micro_result(self._run(EVALUATE, self._tail_feeds(batch)))
@@ -123,21 +133,25 @@ class PortableSession:
         merge(self._folder / PREDICT, self._values, out)
 
     def values(self) -> dict[str, Array]:
-        return dict(self._values)
+        return {name: value.copy() for name, value in self._values.items()}
 
     def load_values(self, values: Arrays) -> None:
         check_expected_arrays("values", values, self._values, DataError)
-        self._values = {name: np.asarray(values[name]) for name in self._values}
+        for name, value in self._values.items():
+            np.copyto(value, values[name])
 
     def state(self) -> dict[str, Array]:
-        return {**self._values, **self._slots, _UPDATES: np.asarray(self._updates, np.int64)}
+        arrays = {**self._values, **self._slots}
+        updates = np.asarray(self._updates, np.int64)
+        return {**{name: array.copy() for name, array in arrays.items()}, _UPDATES: updates}
 
     def load_state(self, state: Arrays) -> None:
-        check_expected_arrays("state", state, self.state(), CheckpointError)
-        self._values = {name: np.asarray(state[name]) for name in self._values}
-        self._slots = {name: np.asarray(state[name]) for name in self._slots}
-        self._updates = int(state[_UPDATES])
-        self._accumulated = {}
+        present = {**self._values, **self._slots}
+        expected = {**present, _UPDATES: np.asarray(0, np.int64)}
+        check_expected_arrays("checkpoint values", state, expected, CheckpointError)
+        for name, array in present.items():
+            np.copyto(array, state[name])
+        self._updates, self._pending = int(state[_UPDATES]), 0
 
     def _tail_feeds(self, batch: MicroBatch) -> dict[str, Array]:
         """What gradient and evaluation graphs read: features, or the inputs themselves."""
@@ -151,14 +165,43 @@ class PortableSession:
         results = session.run(names, {n: value for n, value in feeds.items() if n in wanted})
         return dict(zip(names, results, strict=True))
 
-    def _graph(self, name: str) -> onnxruntime.InferenceSession:
+    def _run_in_place(
+        self, graph: str, feeds: Mapping[str, Array], changed: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Run a graph whose output `next:NAME` is written over the array `changed[NAME]`.
+
+        Returns the other outputs. The graphs are made so that every read of NAME comes before.
+        """
+        session = self._graph(graph)
+        binding = session.io_binding()
+        for argument in session.get_inputs():
+            binding.bind_ortvalue_input(argument.name, self._shared(feeds[argument.name]))
+        others = []
+        for result in session.get_outputs():
+            target = changed.get(result.name.removeprefix(NEXT))
+            if target is None:
+                binding.bind_output(result.name)
+                others.append(result.name)
+            else:
+                binding.bind_ortvalue_output(result.name, self._shared(target))
+        session.run_with_iobinding(binding)
+        names = [result.name for result in session.get_outputs()]
+        outputs = dict(zip(names, binding.get_outputs(), strict=True))
+        return {name: outputs[name].numpy() for name in others}
+
+    def _shared(self, array: Array) -> Any:
+        """An OrtValue on the memory of `array` itself, which must outlive it."""
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)
+        return self._onnxruntime.OrtValue.ortvalue_from_numpy(contiguous)
+
+    def _graph(self, name: str) -> Any:
         """The named graph, loaded when it is first needed."""
         if name not in self._graphs:
-            self._graphs[name] = _load_graph(self._folder / name)
+            self._graphs[name] = _load_graph(self._onnxruntime, self._folder / name)
         return self._graphs[name]
 
 
-def _load_graph(path: Path) -> onnxruntime.InferenceSession:
+def _load_graph(onnxruntime: Any, path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Without arena and patterns the process holds what is alive, which is what the plan predicts.
@@ -179,7 +222,7 @@ def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:
     names: Iterable[str] = manifest.plan.selection.trainable
     missing = [f"{name} is missing" for name in names if name not in found]
     raise_all(BundleError, f"{path} does not fit the manifest", missing)
-    return {name: found[name] for name in names}
+    return {name: np.ascontiguousarray(found[name]) for name in names}
 
 
 def _micro_result(results: Mapping[str, Any]) -> MicroResult:

@@ -11,6 +11,9 @@ import time
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from edgetune.errors import TrainingError, UsageError, raise_all
 from edgetune.files.checkpoint import EpochRecord
@@ -128,7 +131,7 @@ class _Loop:
         while run.epoch < self._config.epochs and not run.out_of_patience:
             self._train_epoch(train)
             self._end_epoch(validation)
-            run.save()
+            self._save()
             self._leave_if_interrupted()
         run.restore_best()
 
@@ -159,7 +162,7 @@ class _Loop:
             self._step(train, plan, batches)
             every = self._config.checkpoint_every_steps
             if every is not None and run.step % every == 0:
-                run.save()
+                self._save()
             self._leave_if_interrupted()
 
     def _step(self, train: Dataset, plan: BatchPlan, batches: int) -> None:
@@ -221,22 +224,36 @@ class _Loop:
     def _leave_if_interrupted(self) -> None:
         if self._interrupts.received is None:
             return
-        kept = self._run.save()
+        kept = self._save()
         raise KeyboardInterrupt(
             f"{self._interrupts.received} after step {self._run.step}; "
             + ("no checkpoint is configured" if kept is None else f"resume from {kept}")
         )
 
+    def _save(self) -> Path | None:
+        """Write the checkpoint, if one is configured; values that are lost must not replace it."""
+        for name, value in self._session.values().items():
+            if not np.isfinite(value).all():
+                raise TrainingError(
+                    f"the last update made {name} infinite or NaN, at step {self._run.step}: "
+                    f"lower the learning rate, or clip the gradients (clip_norm){self._kept()}"
+                )
+        return self._run.save()
+
     def _where(self) -> str:
         return f"epoch {self._run.epoch + 1} of {self._config.epochs}"
 
     def _diverged(self, what: str) -> str:
-        path = self._config.checkpoint_path
-        kept = "" if path is None else f"; the last good checkpoint stays at {path}"
         return (
             f"{what} in {self._where()}, step {self._run.step + 1}: nothing was updated with it; "
-            f"lower the learning rate, clip the gradients (clip_norm), or look at the data{kept}"
+            "lower the learning rate, clip the gradients (clip_norm), or look at the data"
+            f"{self._kept()}"
         )
+
+    def _kept(self) -> str:
+        path = self._config.checkpoint_path
+        there = path is not None and path.exists()
+        return f"; the last good checkpoint stays at {path}" if there else ""
 
     def _write(
         self,

@@ -80,10 +80,19 @@ def capture(model: nn.Module, inputs: Any) -> CapturedModel:
             raise ExportError(
                 f"torch.export cannot take the model {type(model).__name__}: {error}"
             ) from error
-    return _from_program(program, named)
+    return _from_program(program, named, _first_names(model))
 
 
-def _from_program(program: torch.export.ExportedProgram, named: dict[str, Tensor]) -> CapturedModel:
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """For every name of a parameter the one that `named_parameters` gives it: ties have several."""
+    first = {parameter: name for name, parameter in model.named_parameters()}
+    every = model.named_parameters(remove_duplicate=False)
+    return {name: first[parameter] for name, parameter in every}
+
+
+def _from_program(
+    program: torch.export.ExportedProgram, named: dict[str, Tensor], first_names: Mapping[str, str]
+) -> CapturedModel:
     tensors = {**program.state_dict, **program.constants}
     placeholders: list[str] = []
     parameters: dict[str, Tensor] = {}
@@ -93,8 +102,8 @@ def _from_program(program: torch.export.ExportedProgram, named: dict[str, Tensor
         if spec.kind == InputKind.USER_INPUT:
             placeholders.append(next(user_inputs))
             continue
-        name = str(spec.target)
-        value = tensors[name].detach()
+        target = str(spec.target)
+        name, value = first_names.get(target, target), tensors[target].detach()
         trainable = spec.kind == InputKind.PARAMETER and value.is_floating_point()
         (parameters if trainable else constants)[name] = value
         placeholders.append(name)

@@ -25,6 +25,9 @@ _CONVOLUTIONS = (
     torch.ops.aten.conv1d.default,
     torch.ops.aten.conv2d.default,
     torch.ops.aten.conv3d.default,
+    torch.ops.aten.conv1d.padding,
+    torch.ops.aten.conv2d.padding,
+    torch.ops.aten.conv3d.padding,
     torch.ops.aten.convolution.default,
 )
 
@@ -66,7 +69,7 @@ def _fold(
         return None
     weight, bias = convolution.args[1], _argument(convolution, 2)
     sources = [node for node in (weight, bias, scale, shift) if node is not None]
-    if scale is None or any(node not in names or len(node.users) != 1 for node in sources):
+    if scale is None or any(node not in names or _uses(node, names) != 1 for node in sources):
         return None  # a tensor used elsewhere must keep its value
     values = {**parameters, **constants}
     g, beta, mean_value, var_value = (
@@ -89,6 +92,12 @@ def _fold(
         batch_norm=names[scale].rpartition(".")[0],
         has_convolution_bias=bias is not None,
     )
+
+
+def _uses(placeholder: fx.Node, names: dict[fx.Node, str]) -> int:
+    """How often a tensor is read, through any of its placeholders: a tied one may have several."""
+    name = names[placeholder]
+    return sum(len(node.users) for node, other in names.items() if other == name)
 
 
 def _argument(node: fx.Node, index: int) -> Any:
@@ -122,5 +131,6 @@ def _drop_unused_placeholders(
         if not nodes[index].users and (name in parameters or name in constants):
             module.graph.erase_node(nodes[index])
             placeholders.pop(index)
-            parameters.pop(name, None)
-            constants.pop(name, None)
+            if name not in placeholders:
+                parameters.pop(name, None)
+                constants.pop(name, None)

@@ -62,12 +62,16 @@ def trace_step(
 
     with quiet(), preserve_node_meta(), sdpa_kernel(SDPBackend.MATH):
         try:
-            graph = make_fx(step, decomposition_table=decompositions(), tracing_mode="fake")(
-                *sample
-            )
+            graph = make_fx(
+                step,
+                decomposition_table=decompositions(),
+                tracing_mode="fake",
+                _allow_non_fake_inputs=True,  # tensors that a loss holds, as class weights
+            )(*sample)
         except NotImplementedError as error:
             raise ExportError(f"cannot export {error}") from error
     _drop_assertions(graph)
+    _write_nothing(graph)
     graph.graph.eliminate_dead_code()
     _name_backward_modules(graph)
     return JointGraph(graph, tuple(names), tuple(results))
@@ -105,6 +109,45 @@ def _drop_assertions(graph: fx.GraphModule) -> None:
     for node in reversed(list(graph.graph.nodes)):
         if node.op == "call_function" and "_assert" in str(node.target) and not node.users:
             graph.graph.erase_node(node)
+
+
+def _write_nothing(graph: fx.GraphModule) -> None:
+    """Operators that write over their first argument become functional ones.
+
+    Autograd's formulas write over temporaries of their own. A tensor with views stays as it is,
+    and lowering refuses it: what is written would show in the views.
+    """
+    for node in graph.graph.nodes:
+        name = str(node.target).removeprefix("aten.")
+        kind, _, overload = name.partition(".")
+        if node.op != "call_function" or not kind.endswith("_") or kind.startswith("_"):
+            continue
+        target = node.args[0]
+        if target.op != "call_function" or any(map(_is_view, (target, *target.users))):
+            continue
+        later = [user for user in target.users if user is not node and user > node]
+        if kind == "copy_":
+            source = node.args[1]
+            if not _same_type(source, target):
+                continue
+            node.replace_all_uses_with(source)
+            result = source
+        else:
+            node.target = getattr(getattr(torch.ops.aten, kind[:-1]), overload)
+            result = node
+        for user in later:
+            user.replace_input_with(target, result)
+        if kind == "copy_":
+            graph.graph.erase_node(node)
+
+
+def _is_view(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+
+
+def _same_type(one: fx.Node, other: fx.Node) -> bool:
+    a, b = one.meta["val"], other.meta["val"]
+    return bool(a.shape == b.shape and a.dtype == b.dtype)
 
 
 def _name_backward_modules(graph: fx.GraphModule) -> None:

@@ -40,9 +40,16 @@ def run_step(step: DenseStep, scale: np.ndarray[Any, Any] | None = None) -> Arra
 
 
 def weighted_sum(outputs: Any, targets: Tensor) -> Tensor:
-    """One loss per sample whose gradient with respect to the output is `targets`."""
-    output = outputs[0] if isinstance(outputs, tuple) else outputs
-    return (output * targets).reshape(len(targets), -1).sum(1)
+    """One loss per sample, in which every element of every floating-point output counts.
+
+    targets: (batch, n), of which as many columns are used as an output has elements per sample.
+    """
+    terms = torch.zeros(len(targets))
+    for output in _leaves(outputs):
+        if output.is_floating_point():
+            flat = output.reshape(len(targets), -1)
+            terms = terms + (flat * targets[:, : flat.shape[1]]).sum(1)
+    return terms
 
 
 class Operator(nn.Module):
@@ -57,30 +64,63 @@ class Operator(nn.Module):
         return self.function(data + self.weight, *others)
 
 
-def check_step(model: nn.Module, inputs: tuple[Tensor, ...], tolerance: float = 1e-5) -> DenseStep:
-    """Assert that outputs and every gradient of the lowered step are those of PyTorch."""
-    with torch.no_grad():
-        expected = model(*inputs)
-    first = expected[0] if isinstance(expected, tuple) else expected
-    targets = torch.randn(first.shape, generator=torch.Generator().manual_seed(1))
+class Table(nn.Module):
+    """Many operators on the same data, each with a parameter of its own: one export for all."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.operators = nn.ModuleList([Operator(f, shape) for f in functions.values()])
+
+    def forward(self, data: Tensor, *others: Tensor) -> tuple[Any, ...]:
+        return tuple(operator(data, *others) for operator in self.operators)
+
+
+Pairs = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+
+
+def compare(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Pairs]:
+    """(found, expected) of every output under "output N" and of every gradient by its name."""
+    targets = torch.randn((len(inputs[0]), 256), generator=torch.Generator().manual_seed(1))
     step = dense_step(Example(model, inputs, targets, weighted_sum), len(targets))
     found = run_step(step)
-    for name, output in zip(step.graph.outputs, _leaves(expected), strict=True):
-        assert found[name].dtype == output.numpy().dtype
-        assert found[name].shape == tuple(output.shape)
-        np.testing.assert_allclose(found[name], output.numpy(), rtol=tolerance, atol=tolerance)
-    assert step.graph.gradients, "the loss depends on no parameter"
+    expected = model(*inputs)
     parameters = dict(model.named_parameters())
     with quiet():
-        total = weighted_sum(model(*inputs), targets).sum()
+        total = weighted_sum(expected, targets).sum()
         gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    pairs: dict[str, Pairs] = {}
+    for index, (name, output) in enumerate(zip(step.graph.outputs, _leaves(expected), strict=True)):
+        pairs[f"output {index}"] = [(found[name], output.detach().numpy())]
     for name, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
-            np.testing.assert_allclose(
-                found[f"gradient:{name}"], gradient.numpy(), rtol=tolerance, atol=tolerance
-            )
-    return step
+            pairs[name] = [(found[f"gradient:{name}"], gradient.numpy())]
+    return pairs
 
 
-def _leaves(outputs: Any) -> tuple[Tensor, ...]:
-    return tuple(outputs) if isinstance(outputs, tuple) else (outputs,)
+def compare_table(
+    functions: Mapping[str, Callable[..., Any]], data: Tensor, *others: Tensor
+) -> dict[str, Pairs]:
+    """For every function (found, expected) of its outputs and of its gradient."""
+    torch.manual_seed(0)
+    table = Table(functions, tuple(data.shape[1:]))
+    pairs = compare(table, (data, *others))
+    outputs = iter([pair for name, pair in pairs.items() if name.startswith("output ")])
+    result: dict[str, Pairs] = {}
+    for index, (name, operator) in enumerate(zip(functions, table.operators, strict=True)):
+        count = len(_leaves(operator(data, *others)))
+        result[name] = [pair for _ in range(count) for pair in next(outputs)]
+        result[name] += pairs.get(f"operators.{index}.weight", [])
+    return result
+
+
+def assert_equal(pairs: Pairs, tolerance: float = 1e-5) -> None:
+    """Assert type, shape and values of every pair."""
+    for found, expected in pairs:
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def _leaves(outputs: Any) -> list[Tensor]:
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [leaf for output in outputs for leaf in _leaves(output)]

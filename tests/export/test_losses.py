@@ -143,7 +143,7 @@ def test_exported_loss_and_gradient_are_those_of_torch_mean(
     normalizer = step.loss.spec.normalizer(targets.numpy(), np.ones(BATCH, np.float32))
     found = run_step(step, np.full(BATCH, 1 / normalizer, np.float32))
     gradient = torch.autograd.grad(expected, model.shift)[0]
-    assert found["loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
     np.testing.assert_allclose(found["gradient:shift"], gradient, rtol=1e-4, atol=1e-6)
 
 
@@ -226,7 +226,7 @@ def test_exported_binary_cross_entropy_is_finite_and_exact(scale: float) -> None
     expected = nn.BCEWithLogitsLoss()(model(inputs), targets)
     gradient = torch.autograd.grad(expected, model.shift)[0].numpy()
     assert np.isfinite(found["loss"])
-    assert found["loss"] == pytest.approx(float(expected), rel=1e-6, abs=1e-30)
+    assert found["loss"] == pytest.approx(expected.item(), rel=1e-6, abs=1e-30)
     np.testing.assert_allclose(found["gradient:shift"], gradient, rtol=1e-5, atol=1e-9)
 
 
@@ -239,6 +239,16 @@ def test_a_callable_may_return_one_loss_per_sample() -> None:
 
     found = edgetune_loss(resolve_loss(focal, output, targets), output, targets)
     torch.testing.assert_close(found, focal(output, targets).mean())
+
+
+def test_an_exported_callable_may_hold_tensors() -> None:
+    def weighted(output: Tensor, targets: Tensor) -> Tensor:
+        return ((output - targets) ** 2 * WEIGHTS).sum(1)
+
+    model, inputs, targets = Shift(rand(2, CLASSES)), rand(2, CLASSES, seed=5), rand(2, CLASSES)
+    found = run_step(dense_step(Example(model, inputs, targets, weighted), 2))
+    expected = weighted(model(inputs), targets).sum()
+    assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_callable_may_return_the_mean_over_samples() -> None:

@@ -24,6 +24,7 @@ _BINARY = {"mul": "Mul", "maximum": "Max", "minimum": "Min"}
 _COMPARISON = {
     "eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual",
 }  # fmt: skip
+_SMALL_INTEGERS = (torch.uint8, torch.int8, torch.int16)  # onnxruntime does not compare them
 _LOGICAL = {"and": "And", "or": "Or", "xor": "Xor"}
 
 
@@ -54,7 +55,7 @@ def _binary(kind: str) -> Lowering:
 def _comparison(kind: str, negated: bool = False) -> Lowering:
     def lower(call: Call) -> str:
         dtype = _common_type(call.arg(0), call.arg(1))
-        if dtype == torch.bool and kind != "Equal":
+        if dtype in _SMALL_INTEGERS or (dtype == torch.bool and kind != "Equal"):
             dtype = torch.int32
         result = call.op(kind, [call.operand(call.arg(i), dtype) for i in (0, 1)])
         return call.op("Not", [result]) if negated else result
@@ -111,10 +112,22 @@ def _div(call: Call) -> str:
         return quotient
     if mode == "floor":
         return call.cast(call.op("Floor", [quotient]), computed, dtype)
-    toward_zero = call.op(
-        "Mul", [call.op("Sign", [quotient]), call.op("Floor", [call.op("Abs", [quotient])])]
-    )
-    return call.cast(toward_zero, computed, dtype)
+    return call.cast(_toward_zero(call, quotient), computed, dtype)
+
+
+def _toward_zero(call: Call, name: str) -> str:
+    return call.op("Mul", [call.op("Sign", [name]), call.op("Floor", [call.op("Abs", [name])])])
+
+
+def _truncated(call: Call) -> str:
+    dtype = call.result.dtype
+    return _toward_zero(call, call.tensor(0)) if dtype.is_floating_point else call.tensor(0)
+
+
+def _fmod(call: Call) -> str:
+    """The remainder with the dividend's sign, as in C."""
+    dtype = call.result.dtype
+    return call.op("Mod", [call.operand(call.arg(i), dtype) for i in (0, 1)], {"fmod": 1})
 
 
 def _remainder(call: Call) -> str:
@@ -202,9 +215,15 @@ def _leaky_relu(call: Call) -> str:
 
 
 def _elu(call: Call) -> str:
-    if call.arg(2, 1) != 1 or call.arg(3, 1) != 1:
-        raise call.refuse("scale and input_scale other than 1")
-    return call.op("Elu", [call.tensor(0)], {"alpha": float(call.arg(1, 1.0))})
+    """scale * x where x > 0, scale * alpha * (exp(input_scale * x) - 1) elsewhere."""
+    dtype, x = call.result.dtype, call.tensor(0)
+    alpha, scale, input_scale = (call.arg(i, 1.0) for i in (1, 2, 3))
+    scaled = x if input_scale == 1 else call.op("Mul", [x, call.scalar(input_scale, dtype)])
+    result = call.op("Elu", [scaled], {"alpha": float(alpha)})
+    if input_scale != 1:
+        positive = call.op("Greater", [x, call.scalar(0, dtype)])
+        result = call.op("Where", [positive, x, result])
+    return result if scale == 1 else call.op("Mul", [result, call.scalar(scale, dtype)])
 
 
 def _gelu(call: Call) -> str:
@@ -307,6 +326,9 @@ LOWERINGS: dict[str, Lowering] = {
     "aten.hardtanh.default": _hardtanh,
     "aten.leaky_relu.default": _leaky_relu,
     "aten.elu.default": _elu,
+    "aten.trunc.default": _truncated,
+    "aten.fmod.Tensor": _fmod,
+    "aten.fmod.Scalar": _fmod,
     "aten.gelu.default": _gelu,
     "aten._to_copy.default": _convert,
     "prims.convert_element_type.default": _convert,

@@ -50,10 +50,18 @@ def _truth(kind: str) -> Lowering:
     return lower
 
 
+def _searchable(call: Call) -> str:
+    """The argument in a type that onnxruntime finds extremes in: of integers, only 32 bits."""
+    dtype = call.meta(0).dtype
+    if dtype.is_floating_point:
+        return call.tensor(0)
+    return call.operand(call.arg(0), torch.float64 if dtype == torch.int64 else torch.int32)
+
+
 def _index(kind: str) -> Lowering:
     def lower(call: Call) -> str:
         dim, keep = call.arg(1, name="dim"), bool(call.arg(2, False, "keepdim"))
-        name = call.tensor(0)
+        name = _searchable(call)
         if dim is None:
             name = call.reshape(name, [call.meta(0).numel()])
             dim = 0
@@ -67,7 +75,7 @@ def _extreme_with_index(value_kind: str, index_kind: str) -> Lowering:
     def lower(call: Call) -> tuple[str, str]:
         axis, keep = call.arg(1) % call.meta(0).dim(), bool(call.arg(2, False, "keepdim"))
         value = reduce(call, value_kind, call.tensor(0), [axis], keep)
-        index = call.op(index_kind, [call.tensor(0)], {"axis": axis, "keepdims": int(keep)})
+        index = call.op(index_kind, [_searchable(call)], {"axis": axis, "keepdims": int(keep)})
         return value, index
 
     return lower

@@ -32,8 +32,7 @@ def update_graph(
     """
     emitter = _Update(optimizer)
     names = [name for name, _ in tensors]
-    norm, coefficient = emitter.clipping([ACCUMULATED + name for name in names])
-    emitter.rename(norm, "grad_norm")
+    coefficient = emitter.clipping([ACCUMULATED + name for name in names])
     for name in names:
         gradient = emitter.op("Mul", [ACCUMULATED + name, coefficient])
         if optimizer.kind == "adamw":
@@ -72,8 +71,14 @@ class _Update(Emitter):
         self._nesterov = optimizer.kind == "sgd-nesterov"
         self._momentum = "momentum_buffer" in optimizer.slots
 
-    def rename(self, source: str, name: str) -> None:
-        self.nodes.append(helper.make_node("Identity", [source], [name], name=name))
+    def result(self, kind: str, inputs: Sequence[str], name: str) -> str:
+        """An operator whose result is a graph output.
+
+        Everything that reads the tensor it replaces is computed before it, so a runtime may bind
+        the output to the very buffer of the input.
+        """
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name))
+        return name
 
     def single(self, name: str) -> str:
         """A double scalar as float32."""
@@ -82,45 +87,43 @@ class _Update(Emitter):
     def one_minus(self, name: str) -> str:
         return self.op("Sub", [self.constant(np.float64(1)), name])
 
-    def clipping(self, gradients: Sequence[str]) -> tuple[str, str]:
-        """(global norm, coefficient): min(1, clip_norm / (norm + 1e-6))."""
+    def clipping(self, gradients: Sequence[str]) -> str:
+        """The factor min(1, clip_norm / (norm + 1e-6)); the norm is an output too."""
         squares = [self.op("ReduceSumSquare", [g], {"keepdims": 0}) for g in gradients]
         total = squares[0] if len(squares) == 1 else self.op("Sum", squares)
-        norm = self.op("Sqrt", [total])
+        norm = self.result("Sqrt", [total], "grad_norm")
         bound = self.op("Add", [norm, self.constant(np.float32(1e-6))])
         ratio = self.op("Div", [self.single("clip_norm"), bound])
-        return norm, self.op("Min", [ratio, self.constant(np.float32(1))])
+        return self.op("Min", [ratio, self.constant(np.float32(1))])
 
     def sgd(self, name: str, gradient: str) -> None:
         decay = self.op("Mul", [name, self.single("weight_decay")])
         direction = self.op("Add", [gradient, decay])
         if self._momentum:
             slot, factor = slot_name("momentum_buffer", name), self.single("momentum")
-            buffer = self.op("Add", [self.op("Mul", [slot, factor]), direction])
-            self.rename(buffer, NEXT + slot)
+            kept = self.op("Mul", [slot, factor])
+            buffer = self.result("Add", [kept, direction], NEXT + slot)
             ahead = self.op("Mul", [buffer, factor])
             direction = self.op("Add", [direction, ahead]) if self._nesterov else buffer
         step = self.op("Mul", [direction, self.single("learning_rate")])
-        self.rename(self.op("Sub", [name, step]), NEXT + name)
+        self.result("Sub", [name, step], NEXT + name)
 
     def adamw(self, name: str, gradient: str) -> None:
         first, second = slot_name("exp_avg", name), slot_name("exp_avg_sq", name)
         rest1 = self.single(self.one_minus("beta1"))
         rest2 = self.single(self.one_minus("beta2"))
         distance = self.op("Mul", [self.op("Sub", [gradient, first]), rest1])
-        mean = self.op("Add", [first, distance])
+        mean = self.result("Add", [first, distance], NEXT + first)
         square = self.op("Mul", [self.op("Mul", [gradient, gradient]), rest2])
-        variance = self.op("Add", [self.op("Mul", [second, self.single("beta2")]), square])
-        self.rename(mean, NEXT + first)
-        self.rename(variance, NEXT + second)
+        faded = self.op("Mul", [second, self.single("beta2")])
+        variance = self.result("Add", [faded, square], NEXT + second)
         corrected1 = self.one_minus(self.op("Pow", ["beta1", "step"]))
         corrected2 = self.one_minus(self.op("Pow", ["beta2", "step"]))
         size = self.single(self.op("Div", ["learning_rate", corrected1]))
-        root = self.op(
-            "Div", [self.op("Sqrt", [variance]), self.single(self.op("Sqrt", [corrected2]))]
-        )
+        bias2 = self.single(self.op("Sqrt", [corrected2]))
+        root = self.op("Div", [self.op("Sqrt", [variance]), bias2])
         bound = self.op("Add", [root, self.single("epsilon")])
         change = self.op("Mul", [self.op("Div", [mean, bound]), size])
         decay = self.one_minus(self.op("Mul", ["learning_rate", "weight_decay"]))
         kept = self.op("Mul", [name, self.single(decay)])
-        self.rename(self.op("Sub", [kept, change]), NEXT + name)
+        self.result("Sub", [kept, change], NEXT + name)
