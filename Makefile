@@ -34,7 +34,7 @@ WHEEL := dist/.built
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint test test-oldest test-bundles demo acceptance need-data bench wheel lock clean
+.PHONY: help setup lint test test-oldest test-bundles demo acceptance need-data wheel lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,9 +67,6 @@ acceptance: need-data setup  ## the figures of the README, on real data (EDGETUN
 need-data:
 	@test -n '$(EDGETUNE_DATA)' || { echo 'EDGETUNE_DATA is not set: name the folder of the data sets,' \
 	'as in make acceptance EDGETUNE_DATA=/path/to/data' >&2; exit 2; }
-
-bench: setup  ## time and memory of a step, dense against sparse
-	$(WORKSTATION)/bin/python benchmarks/bench.py
 
 wheel: $(WHEEL)  ## build dist/edgetune-VERSION-py3-none-any.whl
 

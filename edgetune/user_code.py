@@ -96,6 +96,7 @@ def _blaming(what: str) -> Iterator[None]:
 def _line(error: BaseException) -> str:
     """Where the user's code was, empty when it did not even start."""
     for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen"):
+        ours = frame.filename in (__file__, importlib.__file__)
+        if not ours and not frame.filename.startswith("<frozen"):
             return f" ({Path(frame.filename).name}, line {frame.lineno})"
     return ""

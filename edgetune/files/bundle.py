@@ -65,7 +65,7 @@ def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
     problems = []
     for name, expected in digests.items():
         path = folder / name
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             problems.append(f"{name!r} is no name of a file in a bundle")
         elif not path.is_file():
             problems.append(f"{name} is missing")

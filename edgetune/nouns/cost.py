@@ -11,8 +11,9 @@ class StepCost:
 
     Bytes: peak_bytes is that of the whole process, and the sum of base_bytes (interpreter,
     onnxruntime, sessions), weight_bytes (frozen and trainable values), state_bytes (optimizer
-    state and accumulated gradients) and activation_bytes (the largest sum of tensors alive at one
-    moment, reached at the operation `peak_at`).
+    state and accumulated gradients) and activation_bytes (what is alive besides at the worst moment
+    of a step: tensors, with the allocator's overhead, or the copies of a checkpoint; `peak_at`
+    names the operation, "update" or "checkpoint").
     flops and moved_bytes: of the whole step. seconds and joules: None where the device's profile
     lacks the numbers they follow from.
     """

@@ -113,18 +113,26 @@ def _require_predictions(cost: StepCost, budget: Budget, profile: DeviceProfile)
 
 
 def _nothing_fits(alone: Mapping[str, StepCost], budget: Budget, profile: DeviceProfile) -> str:
-    """Which budget, by how much, and what would be enough."""
-    name = min(alone, key=lambda n: (len(violations(alone[n], budget)), alone[n].peak_bytes))
-    reasons = "; ".join(violations(alone[name], budget))
-    memory = min(cost.peak_bytes for cost in alone.values())
-    smallest = [f"--memory {-(-memory // 2**20)}MiB"] if budget.memory_bytes is not None else []
-    joules = [cost.joules for cost in alone.values() if cost.joules is not None]
-    seconds = [cost.seconds for cost in alone.values() if cost.seconds is not None]
-    if budget.energy_joules is not None and joules:
-        smallest.append(f"--energy-per-step {min(joules) * 1.001:.4g}J")
-    if budget.step_seconds is not None and seconds:
-        smallest.append(f"--step-seconds {min(seconds) * 1.001:.4g}s")
+    """Which budget, by how much, and what would be enough: for the tensor that exceeds it least."""
+    name = min(alone, key=lambda n: max(_shares(alone[n], budget)))
+    cost = alone[name]
+    memory, joules, seconds = (share > 1 for share in _shares(cost, budget))
+    enough = [f"--memory {-(-cost.peak_bytes // 2**20)}MiB"] if memory else []
+    if joules:
+        enough.append(f"--energy-per-step {(cost.joules or 0) * 1.001:.4g}J")
+    if seconds:
+        enough.append(f"--step-seconds {(cost.seconds or 0) * 1.001:.4g}s")
     return (
         f"nothing can be trained on {profile.id} within this budget: even for {name} alone, "
-        f"{reasons}. The smallest that would admit something: {' '.join(smallest)}"
+        f"{'; '.join(violations(cost, budget))}. The smallest that would admit something: "
+        f"{' '.join(enough)}"
+    )
+
+
+def _shares(cost: StepCost, budget: Budget) -> tuple[float, float, float]:
+    """How much of the memory, energy and time budgets `cost` takes; 1 is all of it."""
+    return (
+        cost.peak_bytes / budget.memory_bytes if budget.memory_bytes is not None else 0.0,
+        (cost.joules or 0) / budget.energy_joules if budget.energy_joules is not None else 0.0,
+        (cost.seconds or 0) / budget.step_seconds if budget.step_seconds is not None else 0.0,
     )

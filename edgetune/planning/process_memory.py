@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-# Python with numpy, onnxruntime and edgetune imported (56 MiB), the heap of loading, and slack.
+# Python with numpy, onnxruntime and edgetune imported (56 MiB), the heap of loading, and
+# what the trainer holds around a step with a small data set.
 # Measured: `benchmarks/process_memory.py` on six bundles, .venv-device (onnxruntime 1.32, x86-64).
-BASE_PROCESS_BYTES = 73 * 2**20
+BASE_PROCESS_BYTES = 80 * 2**20
 
 # Kernel, node and allocation-plan objects of onnxruntime per operation of a session. Same source.
 BYTES_PER_OPERATION = 12 * 2**10
@@ -15,7 +16,10 @@ PREPACKED_SHARE = 1.0
 
 # Resident bytes per byte of tensors alive: glibc keeps freed chunks between live ones, and kernels
 # have workspaces. Same source.
-ALLOCATOR_OVERHEAD = 1.4
+ALLOCATOR_OVERHEAD = 1.65
 
 # Temporaries of the update graph, in tensors of the largest trainable one's size. Same source.
 UPDATE_TEMPORARIES = 5
+
+# Copies of values and optimizer state while a checkpoint is made: the arrays, and the file's bytes.
+CHECKPOINT_COPIES = 2

@@ -15,6 +15,7 @@ from edgetune.planning.process_memory import (
     ALLOCATOR_OVERHEAD,
     BASE_PROCESS_BYTES,
     BYTES_PER_OPERATION,
+    CHECKPOINT_COPIES,
     PREPACKED_SHARE,
     UPDATE_TEMPORARIES,
 )
@@ -31,19 +32,21 @@ def cost_of(
     """Cost of one step of `batch` samples, run as micro-batches of `graph.batch` samples.
 
     Memory follows the phases of a step: the prefix, then the tail with the prefix's features, then
-    the update; the phases do not overlap. Gradients add up in place, and values and optimizer state
-    are updated in place.
+    the update, then a checkpoint; the phases do not overlap. Gradients add up in place, and values
+    and optimizer state are updated in place.
     """
     split = split_step(graph, selection)
     trainable_bytes = sum(graph.tensor_bytes[name] for name in selection.trainable)
     weight_bytes = trainable_bytes + _frozen_bytes(graph, split, selection)
     slots = len(optimizer.slots) * trainable_bytes
     accumulated = trainable_bytes
-    prefix, tail = _phase_peaks(graph, split)
     widest = max(graph.tensor_bytes[name] for name in selection.trainable)
-    update = Peak(UPDATE_TEMPORARIES * widest, "update")
-    largest = max(prefix, tail, update, key=lambda peak: peak.bytes)
-    activation_bytes = int(ALLOCATOR_OVERHEAD * largest.bytes)
+    phases = [
+        *(_with_overhead(peak) for peak in _phase_peaks(graph, split)),
+        _with_overhead(Peak(UPDATE_TEMPORARIES * widest, "update")),
+        Peak(CHECKPOINT_COPIES * (trainable_bytes + slots), "checkpoint"),
+    ]
+    largest = max(phases, key=lambda peak: peak.bytes)
     operations = (*split.prefix, *split.tail)
     micro_batches = -(-batch // graph.batch)
     base = BASE_PROCESS_BYTES + BYTES_PER_OPERATION * (len(operations) + len(split.constants))
@@ -51,17 +54,21 @@ def cost_of(
     seconds = None if seconds is None else seconds * micro_batches
     moved = sum(moved_bytes(operation, graph) for operation in operations)
     return StepCost(
-        peak_bytes=base + weight_bytes + slots + accumulated + activation_bytes,
+        peak_bytes=base + weight_bytes + slots + accumulated + largest.bytes,
         base_bytes=base,
         weight_bytes=weight_bytes,
         state_bytes=slots + accumulated,
-        activation_bytes=activation_bytes,
+        activation_bytes=largest.bytes,
         peak_at=largest.at,
         flops=sum(operation.flops for operation in operations) * micro_batches,
         moved_bytes=moved * micro_batches,
         seconds=seconds,
         joules=step_joules(seconds, profile),
     )
+
+
+def _with_overhead(peak: Peak) -> Peak:
+    return Peak(int(ALLOCATOR_OVERHEAD * peak.bytes), peak.at)
 
 
 def _phase_peaks(graph: StepGraph, split: Split) -> tuple[Peak, Peak]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetune.errors import DataError, UsageError
+from edgetune.files.npz import read_npz
 from edgetune.nouns.loss import LossSpec
 from edgetune.nouns.signature import Signature
 from edgetune.runtime.csv_data import read_csv
@@ -46,13 +45,8 @@ def read_source(spec: str, signature: Signature, loss: LossSpec) -> NamedArrays:
 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        with path.open("rb") as file:  # numpy leaves a file open when what it opened is no archive
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array, not named ones")
-            with archive:
-                return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return read_npz(path)
+    except ValueError as error:
         raise DataError(
             f"cannot read the data {path}: {error}; expected what numpy.savez writes, without "
             "arrays of objects"

@@ -6,8 +6,6 @@ with which the device checks itself.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgetune.errors import BundleError
+from edgetune.files.npz import npz_bytes, read_npz
 from edgetune.nouns.bundle_names import SELF_TEST
 from edgetune.runtime.session import Array, Arrays, MicroBatch, TrainingSession
 
@@ -137,28 +136,16 @@ def write_self_test(folder: Path, recorded: SelfTest) -> None:
     arrays.update({f"gradient:{name}": thin(g) for name, g in recorded.gradients.items()})
     for number, values in enumerate(recorded.updates):
         arrays.update({f"update{number}:{name}": thin(v) for name, v in values.items()})
-    (folder / SELF_TEST).write_bytes(_npz_bytes(arrays))
-
-
-def _npz_bytes(arrays: Arrays) -> bytes:
-    """An .npz with fixed time stamps: same arrays, same bytes (numpy.savez stamps the time)."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.asarray(arrays[name], order="C"))
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
-    return buffer.getvalue()
+    (folder / SELF_TEST).write_bytes(npz_bytes(arrays))
 
 
 def read_self_test(folder: Path) -> SelfTest:
     """The recording of the bundle in `folder`. Raises BundleError when it cannot be read."""
     path = folder / SELF_TEST
     try:
-        with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_npz(path)
         scale, loss = arrays["scale"], float(arrays["loss"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise BundleError(f"cannot read {path}: {error}; copy the bundle again") from error
     updates = tuple(_with_prefix(arrays, f"update{n}:") for n in range(len(CLIP_NORMS)))
     batch = MicroBatch(_with_prefix(arrays, "input:"), _with_prefix(arrays, "target:"), scale)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
+from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.nn import functional as F  # noqa: N812  (the name every PyTorch reader expects)
 
 aten = torch.ops.aten
@@ -35,6 +35,15 @@ def _convolution(
     return result
 
 
+# Operators that PyTorch counts as core and can still write in simpler ones.
+_NOT_CORE = (
+    aten.native_batch_norm,
+    aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_no_training,
+    aten.linalg_vector_norm,
+)
+
+
 def decompositions() -> dict[Any, Decomposition]:
     """PyTorch's core ATen decompositions, and ours over them."""
     table: dict[Any, Decomposition] = dict(core_aten_decompositions())
@@ -43,11 +52,14 @@ def decompositions() -> dict[Any, Decomposition]:
         table.pop(operator, None)
     return {
         **table,
+        **get_decompositions(_NOT_CORE),
         aten.convolution_backward.default: convolution_backward,
         aten.max_pool2d_with_indices_backward.default: max_pool2d_backward,
         aten.avg_pool2d_backward.default: avg_pool2d_backward,
         aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
         aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
+        aten.native_group_norm.default: native_group_norm,
+        aten.unfold.default: unfold,
         aten.embedding_dense_backward.default: embedding_dense_backward,
         aten.slice_backward.default: slice_backward,
         aten.select_backward.default: select_backward,
@@ -253,6 +265,39 @@ def _separable(data: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     left = torch.bmm(rows.expand(count, *rows.shape), planes)
     flat = torch.mm(left.reshape(-1, left.shape[-1]), columns.t())
     return flat.reshape(*data.shape[:-2], rows.shape[0], columns.shape[0])
+
+
+def native_group_norm(
+    data: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    batch: int,
+    channels: int,
+    area: int,
+    groups: int,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised values, and mean and inverse deviation of every group (PyTorch's has strides)."""
+    grouped = data.reshape(batch, groups, -1)
+    variance, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
+    inverse = torch.rsqrt(variance + epsilon)
+    result = ((grouped - mean) * inverse).reshape(data.shape)
+    shape = [1, channels] + [1] * (data.dim() - 2)
+    if weight is not None:
+        result = result * weight.reshape(shape)
+    if bias is not None:
+        result = result + bias.reshape(shape)
+    return result, mean.squeeze(2), inverse.squeeze(2)
+
+
+def unfold(data: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows of `dimension` on a new last axis."""
+    dimension = dimension % data.dim()
+    count = (data.shape[dimension] - size) // step + 1
+    starts = torch.arange(count, device=data.device)[:, None] * step
+    positions = (starts + torch.arange(size, device=data.device)).reshape(-1)
+    windows = data.index_select(dimension, positions).unflatten(dimension, (count, size))
+    return windows.movedim(dimension + 1, -1)
 
 
 def upsample_nearest2d(

@@ -149,13 +149,18 @@ def _name_inputs(
 ) -> dict[str, Tensor]:
     """Flat inputs in export's order, named after the parameters of the model's `forward`."""
     try:
-        bound = inspect.signature(model.forward).bind(*arguments, **keywords)
+        signature = inspect.signature(model.forward)
+        bound = signature.bind(*arguments, **keywords)
     except TypeError as error:
         raise ExportError(
             f"the sample inputs do not fit {type(model).__name__}.forward: {error}"
         ) from error
-    names = list(bound.arguments)[: len(arguments)]
-    tree = [*zip(names, arguments, strict=False), *keywords.items()]
+    by_keyword = {
+        *keywords,
+        *(p.name for p in signature.parameters.values() if p.kind == p.VAR_KEYWORD),
+    }
+    positional = [(n, value) for n, value in bound.arguments.items() if n not in by_keyword]
+    tree = [*positional, *keywords.items()]
     named: dict[str, Tensor] = {}
     for name, value in tree:
         for path, leaf in pytree.tree_flatten_with_path(value)[0]:

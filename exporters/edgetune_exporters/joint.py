@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._functorch._aot_autograd.logging_utils import setup_stacktrace_preservation_hooks
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -70,6 +71,8 @@ def trace_step(
             )(*sample)
         except NotImplementedError as error:
             raise ExportError(f"cannot export {error}") from error
+        except RuntimeError as error:
+            raise ExportError(f"PyTorch cannot differentiate the model: {error}") from error
     _drop_assertions(graph)
     _write_nothing(graph)
     graph.graph.eliminate_dead_code()
@@ -98,6 +101,10 @@ def _step(
             results["output" if index == 0 else f"output.{index}"] = output
     if gradients:
         parameters = {name: tensors[name] for name in model.parameters}
+        if total.grad_fn is None:
+            raise ExportError("the loss does not depend on any parameter: nothing can be trained")
+        # Autograd then notes on each operation of the backward which forward one it belongs to.
+        setup_stacktrace_preservation_hooks([total.grad_fn])
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, found, strict=True):
             if gradient is not None:

@@ -20,7 +20,7 @@ from tests.bundles.support import (
     train,
 )
 
-NAME, EPOCHS = "cnn1d", 60
+NAME, EPOCHS = "cnn1d", 40
 SETTINGS = ("--epochs", str(EPOCHS), "--schedule", "cosine", "--clip-norm", "1", "--seed", "3")
 STEPS_BEFORE = 10
 

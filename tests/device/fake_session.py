@@ -119,8 +119,9 @@ class FakeSession:
         return {name: gradient.copy() for name, gradient in self._gradients.items()}
 
     def load_gradients(self, gradients: Mapping[str, Array]) -> None:
-        check_expected_arrays("gradients", gradients, self._values, DataError)
-        self._gradients = {name: np.array(gradients[name]) for name in self._values}
+        doubles = {name: np.array(gradient, np.float64) for name, gradient in gradients.items()}
+        check_expected_arrays("gradients", doubles, self._values, DataError)
+        self._gradients = {name: doubles[name] for name in self._values}
 
     def write_inference_model(self, out: Path) -> None:
         raise NotImplementedError("a fake has no graph")

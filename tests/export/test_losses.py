@@ -334,5 +334,5 @@ def test_the_prediction_is_found_in_a_models_outputs(outputs: Any) -> None:
 
 @pytest.mark.parametrize("outputs", [pytest.param((), id="empty"), pytest.param(3.0, id="number")])
 def test_outputs_without_a_tensor_are_refused(outputs: Any) -> None:
-    with pytest.raises(ExportError, match="the model returns a .*: expected a tensor"):
+    with pytest.raises(ExportError, match=r"the model returns a .*: expected a tensor"):
         prediction(outputs)

@@ -78,6 +78,13 @@ UNARY: dict[str, Function] = {
     "trunc": lambda x: x + torch.trunc(x),
     "sign": lambda x: x * torch.sign(x),
     "square": torch.square,
+    "asinh": torch.asinh,
+    "acosh": lambda x: torch.acosh(positive(x) + 1),
+    "atanh": lambda x: torch.atanh(inside(x)),
+    "log2": lambda x: torch.log2(positive(x)),
+    "log10": lambda x: torch.log10(positive(x)),
+    "exp2": torch.exp2,
+    "erfc": torch.erfc,
     "logit": lambda x: torch.logit(inside(x).abs() + 0.05),
 }
 

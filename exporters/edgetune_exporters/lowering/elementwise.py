@@ -18,7 +18,8 @@ _UNARY = {
     "cos": "Cos", "tan": "Tan", "atan": "Atan", "asin": "Asin", "acos": "Acos", "sinh": "Sinh",
     "cosh": "Cosh", "tanh": "Tanh", "sigmoid": "Sigmoid", "erf": "Erf", "relu": "Relu",
     "floor": "Floor", "ceil": "Ceil", "round": "Round", "sign": "Sign", "sgn": "Sign",
-    "reciprocal": "Reciprocal", "isnan": "IsNaN", "isinf": "IsInf",
+    "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh", "reciprocal": "Reciprocal",
+    "isnan": "IsNaN", "isinf": "IsInf",
 }  # fmt: skip
 _BINARY = {"mul": "Mul", "maximum": "Max", "minimum": "Min"}
 _COMPARISON = {
@@ -175,6 +176,26 @@ def _expm1(call: Call) -> str:
     )
 
 
+def _logarithm(base: float) -> Lowering:
+    def lower(call: Call) -> str:
+        dtype = call.result.dtype
+        natural = call.op("Log", [call.operand(call.arg(0), dtype)])
+        return call.op("Mul", [natural, call.scalar(1 / math.log(base), dtype)])
+
+    return lower
+
+
+def _erfc(call: Call) -> str:
+    dtype = call.result.dtype
+    erf = call.op("Erf", [call.operand(call.arg(0), dtype)])
+    return call.op("Sub", [call.scalar(1, dtype), erf])
+
+
+def _exp2(call: Call) -> str:
+    dtype = call.result.dtype
+    return call.op("Pow", [call.scalar(2, dtype), call.operand(call.arg(0), dtype)])
+
+
 def _where(call: Call) -> str:
     dtype = call.result.dtype
     condition = call.operand(call.arg(0), torch.bool)
@@ -252,7 +273,8 @@ def _full(call: Call) -> str:
     """A constant of the result's shape: full, zeros, ones, empty and their `_like` forms."""
     name = str(call.node.target).split(".")[1]
     fill: Any = {"zeros": 0, "ones": 1, "new_zeros": 0, "new_ones": 1, "zeros_like": 0,
-                 "ones_like": 1, "empty": 0, "empty_like": 0, "new_empty": 0}.get(name)  # fmt: skip
+                 "ones_like": 1, "empty": 0, "empty_like": 0, "empty_permuted": 0,
+                 "new_empty": 0}.get(name)  # fmt: skip
     if fill is None:
         fill = call.arg(0) if name == "scalar_tensor" else call.arg(2 if name == "new_full" else 1)
     shape = tuple(call.result.shape)
@@ -270,6 +292,7 @@ def _computed(call: Call) -> str:
 
 _CONSTANTS = (
     "full", "full_like", "zeros", "zeros_like", "ones", "ones_like", "empty", "empty_like",
+    "empty_permuted",
     "new_full", "new_zeros", "new_ones", "new_empty", "scalar_tensor",
 )  # fmt: skip
 
@@ -323,6 +346,12 @@ LOWERINGS: dict[str, Lowering] = {
     "aten.rsqrt.default": _rsqrt,
     "aten.log1p.default": _log1p,
     "aten.expm1.default": _expm1,
+    "aten.log2.default": _logarithm(2),
+    "aten.log10.default": _logarithm(10),
+    "aten.exp2.default": _exp2,
+    "aten.erfc.default": _erfc,
+    "aten.clamp_min.Tensor": _binary("Max"),
+    "aten.clamp_max.Tensor": _binary("Min"),
     "aten.hardtanh.default": _hardtanh,
     "aten.leaky_relu.default": _leaky_relu,
     "aten.elu.default": _elu,
