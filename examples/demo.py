@@ -25,7 +25,7 @@ FOLDER = ROOT / "build" / "demo"
 WORKSTATION = Path(sys.executable).parent / "edgetune"
 DEVICE = ROOT / ".venv-device" / "bin" / "edgetune"
 TARGET = "examples/digits.py:factory --device raspberry-pi-zero-2-w --batch 32"
-BUDGET = "--memory 100MiB --step-seconds 120ms"
+BUDGET = "--memory 100MiB --step-seconds 85ms"
 TRAINING = "--data build/demo/adapt.npz --epochs 10 --learning-rate 5e-4 --schedule cosine"
 
 

@@ -118,16 +118,25 @@ class PortableSession:
         return _micro_result(self._run(EVALUATE, self._tail_feeds(batch)))
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
-        count = len(next(iter(inputs.values())))
+        count = min((len(array) for array in inputs.values()), default=0)
+        if not count:
+            raise DataError("there is nothing to predict: the inputs hold no sample")
         size = self._manifest.plan.micro_batch
-        parts: list[dict[str, Array]] = []
-        for start in range(0, count, size):
-            rows = np.minimum(np.arange(start, start + size), count - 1)
-            taken = {name: array[rows] for name, array in inputs.items()}
-            kept = min(size, count - start)
-            results = self._run(PREDICT, {**taken, **self._values})
-            parts.append({name: value[:kept] for name, value in results.items()})
+        parts = [
+            self._predict_rows(inputs, range(start, min(start + size, count)))
+            for start in range(0, count, size)
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _predict_rows(self, inputs: Arrays, rows: range) -> dict[str, Array]:
+        """Predictions for at most a micro-batch; a graph of fixed batch gets the last row again."""
+        shapes = {i.name: i.shape for i in self._graph(PREDICT).get_inputs()}
+        fixed = isinstance(shapes[next(iter(inputs))][0], int)
+        size = self._manifest.plan.micro_batch if fixed else len(rows)
+        taken = np.minimum(np.arange(rows.start, rows.start + size), rows.stop - 1)
+        feeds = {name: array[taken] for name, array in inputs.items()}
+        results = self._run(PREDICT, {**feeds, **self._values})
+        return {name: value[: len(rows)] for name, value in results.items()}
 
     def write_inference_model(self, out: Path) -> None:
         merge(self._folder / PREDICT, self._values, out)

@@ -296,7 +296,8 @@ def unfold(data: Tensor, dimension: int, size: int, step: int) -> Tensor:
     count = (data.shape[dimension] - size) // step + 1
     starts = torch.arange(count, device=data.device)[:, None] * step
     positions = (starts + torch.arange(size, device=data.device)).reshape(-1)
-    windows = data.index_select(dimension, positions).unflatten(dimension, (count, size))
+    shape = [*data.shape[:dimension], count, size, *data.shape[dimension + 1 :]]
+    windows: Tensor = data.index_select(dimension, positions).reshape(shape)
     return windows.movedim(dimension + 1, -1)
 
 

@@ -29,6 +29,7 @@ class DenseStep:
     graph: the same as the planner sees it.
     """
 
+    example: Example
     model: CapturedModel
     loss: ResolvedLoss
     targets: Mapping[str, Tensor]
@@ -43,18 +44,30 @@ class DenseStep:
 
 def dense_step(example: Example, micro_batch: int) -> DenseStep:
     """Build the dense step for micro-batches of `micro_batch` samples. Raises ExportError."""
-    sample = first_samples(example, micro_batch)
-    model = capture(sample.model, sample.inputs)
-    targets = {TARGETS: sample.targets}
-    if TARGETS in model.inputs:
-        raise ExportError(f"the model has an input called {TARGETS!r}: rename it")
-    loss = resolve_loss(sample.loss, model.outputs(), sample.targets)
+    model, loss, targets = _captured(example, micro_batch)
     joint = trace_step(model, targets, loss, gradients=True)
     lowered = lower(joint, model.parameters, model.constants)
     graph = step_graph(lowered, (TARGETS,))
-    return DenseStep(
-        model, loss, targets, lowered, graph, _signature(model, targets, lowered, graph)
-    )
+    signature = _signature(model, targets, lowered, graph)
+    return DenseStep(example, model, loss, targets, lowered, graph, signature)
+
+
+def lowered_forward(example: Example, batch: int) -> LoweredStep:
+    """Forward and loss alone, for `batch` samples. Raises ExportError."""
+    model, loss, targets = _captured(example, batch)
+    joint = trace_step(model, targets, loss, gradients=False)
+    return lower(joint, model.parameters, model.constants)
+
+
+def _captured(
+    example: Example, batch: int
+) -> tuple[CapturedModel, ResolvedLoss, dict[str, Tensor]]:
+    sample = first_samples(example, batch)
+    model = capture(sample.model, sample.inputs)
+    if TARGETS in model.inputs:
+        raise ExportError(f"the model has an input called {TARGETS!r}: rename it")
+    loss = resolve_loss(sample.loss, model.outputs(), sample.targets)
+    return model, loss, {TARGETS: sample.targets}
 
 
 def _signature(

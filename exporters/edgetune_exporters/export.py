@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from torch.utils import _pytree as pytree
+
 from edgetune.errors import ExportError, UsageError, raise_all
 from edgetune.files.atomic import new_folder
 from edgetune.files.bundle import digests_of, write_manifest
@@ -12,13 +15,16 @@ from edgetune.nouns.manifest import FORMATS, Manifest
 from edgetune.planning.split import split_step
 from edgetune.runtime.open_session import open_as_exported
 from edgetune.runtime.self_test import SelfTest, SelfTestReport, run_self_test, write_self_test
+from edgetune.runtime.session import TrainingSession
+from edgetune_exporters.dense_step import lowered_forward
 from edgetune_exporters.factory import Example
-from edgetune_exporters.joint import trace_step
-from edgetune_exporters.lowering.lower import lower
 from edgetune_exporters.make_plan import PlannedStep
 from edgetune_exporters.ort_training import write_ort_training
 from edgetune_exporters.portable.write import write_portable
 from edgetune_exporters.reference import record_reference
+
+# Largest difference of a prediction, as a share of the largest output (or of 1).
+PREDICTION_TOLERANCE = 1e-3
 
 
 def export(
@@ -41,7 +47,7 @@ def export(
             target = folder if len(formats) == 1 else folder / name
             target.mkdir(exist_ok=True)
             _write(planned, name, recorded, target)
-            reports[name] = _verify(target, name, recorded)
+            reports[name] = _verify(planned, target, name, recorded)
     return reports
 
 
@@ -66,19 +72,37 @@ def _write(planned: PlannedStep, name: str, recorded: SelfTest, folder: Path) ->
         features = split_step(step.graph, plan.selection).features
     else:
         # ORT differentiates by itself, so it gets the forward part alone.
-        forward = trace_step(step.model, step.targets, step.loss, gradients=False)
-        lowered = lower(forward, step.model.parameters, step.model.constants)
+        lowered = lowered_forward(step.example, plan.micro_batch)
         write_ort_training(lowered.model, plan.selection.trainable, plan.optimizer, folder)
     write_self_test(folder, recorded)
     manifest = Manifest(name, step.signature, step.loss.spec, plan, features, step.model.folded, {})
     write_manifest(folder, replace(manifest, digests=digests_of(folder)))
 
 
-def _verify(folder: Path, name: str, recorded: SelfTest) -> SelfTestReport:
-    report = run_self_test(open_as_exported(folder), recorded)
+def _verify(planned: PlannedStep, folder: Path, name: str, recorded: SelfTest) -> SelfTestReport:
+    session = open_as_exported(folder)
+    report = run_self_test(session, recorded)
     raise_all(
         ExportError,
         f"the {name} export does not compute what PyTorch computes, so nothing was written",
-        report.problems,
+        [*report.problems, *_wrong_predictions(planned, session, recorded)],
     )
     return report
+
+
+def _wrong_predictions(
+    planned: PlannedStep, session: TrainingSession, recorded: SelfTest
+) -> list[str]:
+    """Outputs that differ from the captured model's, for the micro-batch and for one sample."""
+    expected = [value.numpy() for value in pytree.tree_leaves(planned.step.model.outputs())]
+    problems = []
+    for rows in (planned.plan.micro_batch, 1):
+        inputs = {name: array[:rows] for name, array in recorded.batch.inputs.items()}
+        found = session.predict(inputs)
+        for spec, reference in zip(planned.step.signature.outputs, expected, strict=True):
+            error = np.abs(found[spec.name] - reference[:rows]).max(initial=0)
+            if not error <= PREDICTION_TOLERANCE * max(np.abs(reference).max(initial=0), 1):
+                problems.append(
+                    f"the prediction {spec.name} for {rows} samples is off by {error:.3g}"
+                )
+    return problems

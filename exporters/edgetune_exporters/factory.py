@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgetune.errors import UsageError
-from edgetune.user_code import load_callable
+from edgetune.user_code import call_factory
 from edgetune_exporters.losses import Loss
 
 TARGETS = "targets"
@@ -36,7 +36,7 @@ class Example:
 
 def load_example(name: str) -> Example:
     """Call the factory called `name`. Raises UsageError saying what it should have returned."""
-    return example_from(load_callable(name)(), name)
+    return example_from(call_factory(name), name)
 
 
 def example_from(result: Any, name: str = "the factory") -> Example:

@@ -18,7 +18,7 @@ from edgetune.nouns.step_graph import StepGraph
 from edgetune.planning.choose import Choice, choose, violations
 from edgetune.planning.step_cost import cost_of
 from edgetune.units import parse_bytes, parse_joules, parse_seconds
-from tests.device.step_graphs import PROFILE, profile, step_graphs
+from tests.device.step_graphs import PROFILE, fixed, profile, step_graphs
 from tests.device.test_split import by_hand
 
 SGD = Optimizer("sgd")
@@ -68,6 +68,7 @@ def requests(draw: st.DrawFn) -> tuple[StepGraph, dict[str, float], Budget]:
     return graph, scores, Budget(**limits)
 
 
+@fixed
 @given(requests())
 def test_what_is_chosen_respects_every_budget_or_nothing_could(
     case: tuple[StepGraph, dict[str, float], Budget],
@@ -88,12 +89,14 @@ def test_what_is_chosen_respects_every_budget_or_nothing_could(
     assert choice.certificate.objective >= max(scores[name] for name in fits)
 
 
+@fixed
 @given(step_graphs(most_layers=4))
 def test_without_a_budget_everything_with_a_score_is_chosen(graph: StepGraph) -> None:
     scores = dict.fromkeys(graph.parameters[::2], 1.0)
     assert chosen(graph, scores, Budget()).selection.trainable == graph.parameters[::2]
 
 
+@fixed
 @given(requests())
 def test_the_smallest_budget_that_an_error_names_admits_something(
     case: tuple[StepGraph, dict[str, float], Budget],
@@ -112,6 +115,7 @@ def test_the_smallest_budget_that_an_error_names_admits_something(
     assert violations(choice.cost, enough) == []
 
 
+@fixed
 @given(step_graphs(most_layers=4))
 def test_of_one_budget_the_error_names_the_least_that_any_tensor_needs(graph: StepGraph) -> None:
     scores = dict.fromkeys(graph.parameters, 1.0)

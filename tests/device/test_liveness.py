@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgetune.nouns.step_graph import Operation
 from edgetune.planning.liveness import Peak, simulate_peak
+from tests.device.step_graphs import fixed
 
 Case = tuple[list[Operation], dict[str, int], list[str]]
 
@@ -85,6 +86,7 @@ def programs(draw: st.DrawFn) -> Case:
     return operations, sizes, results
 
 
+@fixed
 @given(programs())
 def test_the_peak_is_exact_on_every_small_program(case: Case) -> None:
     operations, sizes, results = case

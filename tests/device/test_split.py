@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune.planning.split import needed_operations, reached_from, results_of, split_step
-from tests.device.step_graphs import step_graphs
+from tests.device.step_graphs import fixed, step_graphs
 
 
 def by_hand(mask_flops: float = 4.0) -> StepGraph:
@@ -102,6 +102,7 @@ def splits(draw: st.DrawFn) -> tuple[StepGraph, Selection]:
     return graph, Selection(tuple(name for name in graph.parameters if name in chosen))
 
 
+@fixed
 @given(splits())
 def test_the_parts_are_the_step_and_each_can_run_with_what_it_is_given(
     case: tuple[StepGraph, Selection],
@@ -130,6 +131,7 @@ def run(operations: tuple[Operation, ...], there: set[str]) -> set[str]:
     return there
 
 
+@fixed
 @given(splits())
 def test_the_prefix_hands_over_only_what_the_tail_reads_and_makes_only_that(
     case: tuple[StepGraph, Selection],

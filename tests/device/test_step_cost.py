@@ -13,7 +13,7 @@ from edgetune.nouns.step_graph import StepGraph
 from edgetune.planning.process_memory import BASE_PROCESS_BYTES, BYTES_PER_OPERATION
 from edgetune.planning.split import split_step
 from edgetune.planning.step_cost import cost_of
-from tests.device.step_graphs import PROFILE, profile, step_graphs
+from tests.device.step_graphs import PROFILE, fixed, profile, step_graphs
 from tests.device.test_split import by_hand
 
 # What grows with every candidate. Not weight_bytes: a frozen weight of a product is held a second
@@ -37,6 +37,7 @@ def two_selections(draw: st.DrawFn) -> tuple[StepGraph, set[str], set[str], str]
     return graph, draw(names), draw(names), draw(st.sampled_from(["sgd", "sgd-momentum", "adamw"]))
 
 
+@fixed
 @given(two_selections())
 def test_a_candidate_more_never_costs_less(
     case: tuple[StepGraph, set[str], set[str], str],
@@ -47,6 +48,7 @@ def test_a_candidate_more_never_costs_less(
         assert getattr(more, field) >= getattr(less, field), field
 
 
+@fixed
 @given(two_selections())
 def test_two_selections_together_cost_at_most_both(
     case: tuple[StepGraph, set[str], set[str], str],
@@ -61,6 +63,7 @@ def test_two_selections_together_cost_at_most_both(
     assert both.flops <= first.flops + second.flops
 
 
+@fixed
 @given(two_selections())
 def test_the_parts_add_up_to_the_peak(case: tuple[StepGraph, set[str], set[str], str]) -> None:
     graph, some, _, kind = case
@@ -72,6 +75,7 @@ def test_the_parts_add_up_to_the_peak(case: tuple[StepGraph, set[str], set[str],
     assert found.peak_at in {"update", "checkpoint", *running}
 
 
+@fixed
 @given(two_selections())
 def test_work_follows_from_the_operations_that_run(
     case: tuple[StepGraph, set[str], set[str], str],

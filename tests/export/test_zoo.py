@@ -114,8 +114,8 @@ def train_three_steps(session: TrainingSession, step: DenseStep, rate: float) ->
         squares = sum(float((g.astype(np.float64) ** 2).sum()) for g in expected.values())
         assert norm == pytest.approx(squares**0.5, rel=1e-3)
         moved = [n for n, value in session.values().items() if not np.array_equal(value, values[n])]
-        zero = [n for n, gradient in expected.items() if not gradient.any()]
-        assert set(values) - set(zero) <= set(moved)
+        large = [n for n, g in expected.items() if float(np.abs(g).max()) > 1e-2 * largest]
+        assert set(large) <= set(moved)
 
 
 @pytest.mark.parametrize("factory", LAST_LAYERS, ids=lambda factory: factory.__name__)

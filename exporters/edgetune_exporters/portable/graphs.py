@@ -18,25 +18,22 @@ from edgetune.nouns.bundle_names import (
 )
 from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.selection import Selection
-from edgetune.nouns.step_graph import StepGraph
 from edgetune.planning.split import needed_operations, split_step
-from edgetune_exporters.lowering.lower import LoweredStep
+from edgetune_exporters.dense_step import DenseStep
+from edgetune_exporters.portable.predict_graph import predict_graph
 from edgetune_exporters.portable.subgraph import subgraph, value_info
 from edgetune_exporters.portable.update_graph import update_graph
 from edgetune_exporters.portable.weights_file import WeightsFile
 
 
 def portable_graphs(
-    lowered: LoweredStep,
-    graph: StepGraph,
-    selection: Selection,
-    optimizer: Optimizer,
-    weights: WeightsFile,
+    step: DenseStep, selection: Selection, optimizer: Optimizer, weights: WeightsFile
 ) -> Mapping[str, onnx.ModelProto]:
     """Models by file name; features.onnx is missing when nothing below the selection is frozen.
 
     What is emitted follows `split_step`, the same split that the planner simulated.
     """
+    lowered, graph = step.lowered, step.graph
     split = split_step(graph, selection)
     trainable = selection.trainable
     constants = [operation.name for operation in split.constants]
@@ -64,10 +61,7 @@ def portable_graphs(
     models[EVALUATE] = subgraph(
         lowered, "evaluate", forward.intersection(tail), tail_inputs, scores, weights
     )
-    prediction = [operation.name for operation in needed_operations(graph, graph.outputs)]
-    models[PREDICT] = subgraph(
-        lowered, "predict", prediction, (*graph.inputs, *trainable), graph.outputs, weights
-    )
+    models[PREDICT] = predict_graph(step, selection, weights)
     models[UPDATE] = update_graph(optimizer, [(n, lowered.types[n][1]) for n in trainable])
     return models
 
