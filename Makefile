@@ -47,9 +47,9 @@ lint: $(WORKSTATION)/.edgetune  ## ruff, mypy --strict and the floors between mo
 	$(WORKSTATION)/bin/mypy --strict
 	$(WORKSTATION)/bin/lint-imports --no-logo
 
-test: setup lint test-bundles  ## lint, then the device tests in .venv-device and all in .venv
+test: setup lint test-bundles  ## lint, the device tests in .venv-device, those of the export in .venv
 	$(DEVICE)/bin/pytest $(DEVICE_TESTS)
-	$(WORKSTATION)/bin/pytest tests
+	$(WORKSTATION)/bin/pytest tests/export
 
 test-oldest: $(OLDEST)/.edgetune test-bundles  ## the device tests with the oldest onnxruntime and numpy
 	$(OLDEST)/bin/pytest $(DEVICE_TESTS)

@@ -1,6 +1,6 @@
 """Predicted against measured peak of the device process, one bundle per process.
 
-    .venv/bin/python benchmarks/process_memory.py BUNDLE... [--device-python .venv-device/bin/python]
+    .venv/bin/python benchmarks/process_memory.py BUNDLE... [--device-python PYTHON]
 
 Every bundle's recorded self-test batch is trained for a few steps in a process of its own, in the
 device environment; its peak resident memory (VmHWM) stands beside the manifest's prediction. The

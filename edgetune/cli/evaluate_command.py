@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetune.cli.output import add_json_option, print_json
 from edgetune.cli.tuned_session import add_tuned_options, open_tuned
-from edgetune.runtime.data import load_data
+from edgetune.data.dataset import load_data
 from edgetune.runtime.evaluation import evaluate
 
 

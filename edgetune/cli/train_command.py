@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.cli.output import add_json_option, print_json
+from edgetune.data.dataset import load_data
 from edgetune.errors import UsageError
 from edgetune.files.atomic import check_writable
 from edgetune.files.delta import write_delta
-from edgetune.runtime.data import load_data
 from edgetune.runtime.learning_rate import SCHEDULES
 from edgetune.runtime.open_session import open_session
 from edgetune.runtime.trainer import Trainer, TrainerConfig, TrainingResult

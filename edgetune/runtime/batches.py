@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetune.data.dataset import Dataset
 from edgetune.errors import DataError
 from edgetune.nouns.manifest import Manifest
-from edgetune.runtime.data import Dataset
 from edgetune.runtime.session import MicroBatch
 
 Rows = npt.NDArray[np.int64]

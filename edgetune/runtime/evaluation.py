@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgetune.data.dataset import Dataset, check_data
 from edgetune.runtime.batches import evaluation_plan, micro_batches
-from edgetune.runtime.data import Dataset, check_data
 from edgetune.runtime.session import TrainingSession
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetune.data.dataset import Dataset, check_data
 from edgetune.errors import TrainingError, UsageError, raise_all
 from edgetune.files.checkpoint import EpochRecord
 from edgetune.runtime.batches import BatchPlan, batch_count, epoch_order, micro_batches, plan_batch
-from edgetune.runtime.data import Dataset, check_data
 from edgetune.runtime.evaluation import Evaluation, evaluate, evaluate_unless
 from edgetune.runtime.interrupts import Interrupts
 from edgetune.runtime.learning_rate import learning_rate

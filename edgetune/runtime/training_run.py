@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgetune.data.dataset import Dataset
 from edgetune.errors import CheckpointError, raise_all
 from edgetune.files.checkpoint import (
     Checkpoint,
@@ -17,7 +18,6 @@ from edgetune.files.checkpoint import (
 )
 from edgetune.nouns.plain import to_plain
 from edgetune.runtime.batches import BatchPlan, batch_count, epoch_order
-from edgetune.runtime.data import Dataset
 from edgetune.runtime.evaluation import Evaluation
 from edgetune.runtime.session import Array, TrainingSession
 from edgetune.runtime.trainer_config import TrainerConfig

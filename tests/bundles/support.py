@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgetune.cli.main import main
-from edgetune.runtime.data import Dataset, load_data
+from edgetune.data.dataset import Dataset, load_data
 from edgetune.runtime.session import TrainingSession
 from tests.bundles.cases import FOLDER
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetune.data.dataset import Dataset
 from edgetune.errors import CheckpointError, DataError, TrainingError
 from edgetune.nouns.budget import Budget
 from edgetune.nouns.cost import StepCost
@@ -18,7 +19,6 @@ from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.plan import Certificate, UpdatePlan
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.signature import ArraySpec, Signature
-from edgetune.runtime.data import Dataset
 from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.session import MicroBatch, MicroResult
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edgetune.data.dataset import Dataset
 from edgetune.errors import DataError
 from edgetune.nouns.loss import LossSpec
 from edgetune.runtime.batches import (
@@ -14,7 +15,6 @@ from edgetune.runtime.batches import (
     micro_batches,
     plan_batch,
 )
-from edgetune.runtime.data import Dataset
 from edgetune.runtime.evaluation import evaluate
 from tests.device.fake_session import FakeSession, make_dataset, make_manifest
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgetune.data.dataset import Dataset, check_data
 from edgetune.errors import DataError
 from edgetune.nouns.signature import ArraySpec
-from edgetune.runtime.data import Dataset, check_data
 from tests.device.data_cases import LABELS, ONE, good, signature
 
 
@@ -153,7 +153,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_the_first_offending_sample_is_found_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetune.runtime.data_checks._BYTES_AT_ONCE", 30)
+    monkeypatch.setattr("edgetune.data.checks._BYTES_AT_ONCE", 30)
     data = dataset(image=with_value(IMAGES, (4, 0, 0), np.nan), label=with_value(CLASSES, (4,), 9))
     with pytest.raises(DataError) as caught:
         check_data(data, ONE, LABELS)

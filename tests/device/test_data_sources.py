@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgetune.data.dataset import load_data
 from edgetune.errors import DataError, RuntimeSetupError
 from edgetune.nouns.signature import ArraySpec
-from edgetune.runtime.data import load_data
 from tests.device.data_cases import LABELS, NUMBERS, ONE, TABLE, TWO, good, signature
 
 # Sources ------------------------------------------------------------------------------------

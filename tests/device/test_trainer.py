@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgetune.data.dataset import Dataset
 from edgetune.errors import (
     DataError,
     UsageError,
 )
 from edgetune.runtime.batches import epoch_order
-from edgetune.runtime.data import Dataset
 from edgetune.runtime.session import MicroBatch
 from edgetune.runtime.trainer import Evaluation, Trainer, evaluate
 from tests.device.fake_session import FakeSession, make_manifest

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgetune.data.dataset import Dataset
 from edgetune.errors import (
     DataError,
     StorageError,
@@ -17,7 +18,6 @@ from edgetune.errors import (
 )
 from edgetune.files.checkpoint import read_checkpoint
 from edgetune.runtime.batches import epoch_order
-from edgetune.runtime.data import Dataset
 from edgetune.runtime.session import MicroBatch, MicroResult
 from edgetune.runtime.trainer import Trainer
 from tests.device.fake_session import FakeSession

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgetune.data.dataset import Dataset
 from edgetune.files.bundle import check_digests, read_manifest
 from edgetune.files.device_profiles import load_profile
-from edgetune.runtime.data import Dataset
 from edgetune.runtime.open_session import open_session
 from edgetune.runtime.trainer import Trainer, TrainerConfig
 from tests.bundles.support import (

@@ -49,8 +49,8 @@ def for_any_batch(
             if position == _SHAPE_INPUT.get(node.op_type) and _scales(found, wanted):
                 node.input[position] = _open_shape(result.graph, node, found, wanted, computed)
             elif _is_same_fill(found, wanted):
-                name = f"{node.name}.{position}"
-                node.input[position] = _open_fill(result.graph, name, found, wanted, computed)
+                fill = f"{node.name}.{position}"
+                node.input[position] = _open_fill(result.graph, fill, found, wanted, computed)
             elif np.array_equal(found, np.arange(BATCHES[0])) and len(wanted) == BATCHES[1]:
                 node.input[position] = _RANGE
             else:

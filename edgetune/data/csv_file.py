@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetune.data.named_arrays import TARGET_ALIASES, WEIGHT_NAME
 from edgetune.errors import DataError, raise_all
 from edgetune.nouns.signature import ArraySpec, Signature
-from edgetune.runtime.named_arrays import TARGET_ALIASES, WEIGHT_NAME
 
 Array = npt.NDArray[Any]
 

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetune.errors import DataError, nearest, raise_all
-from edgetune.nouns.loss import LossSpec
-from edgetune.nouns.signature import ArraySpec, Signature
-from edgetune.runtime.data_checks import (
+from edgetune.data.checks import (
     label_problems,
     row_chunks,
     value_problems,
     weight_problems,
 )
-from edgetune.runtime.data_sources import read_source
-from edgetune.runtime.named_arrays import WEIGHT_NAME, sort_by_signature
+from edgetune.data.named_arrays import WEIGHT_NAME, sort_by_signature
+from edgetune.data.sources import read_source
+from edgetune.errors import DataError, nearest, raise_all
+from edgetune.nouns.loss import LossSpec
+from edgetune.nouns.signature import ArraySpec, Signature
 
 Array = npt.NDArray[Any]
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetune.data.csv_file import read_csv
+from edgetune.data.image_folder import read_image_folder
+from edgetune.data.named_arrays import NamedArrays
 from edgetune.errors import DataError, UsageError
 from edgetune.files.npz import read_npz
 from edgetune.nouns.loss import LossSpec
 from edgetune.nouns.signature import Signature
-from edgetune.runtime.csv_data import read_csv
-from edgetune.runtime.image_folder import read_image_folder
-from edgetune.runtime.named_arrays import NamedArrays
 from edgetune.user_code import call_factory
 
 Array = npt.NDArray[Any]
