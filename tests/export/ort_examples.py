@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from edgetune_exporters.onnx_loss import attach_loss
 from edgetune_exporters.ort_training import write_ort_training
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
@@ -26,6 +25,7 @@ from edgetune.nouns.selection import Selection
 from edgetune.nouns.signature import ArraySpec, Signature
 from edgetune.runtime import ort_training_session
 from edgetune.runtime.session import MicroBatch
+from tests.export.onnx_loss import attach_loss
 
 BATCH, CLASSES = 4, 3
 CROSS_ENTROPY = LossSpec("cross_entropy", classes=CLASSES)
@@ -208,7 +208,7 @@ def manifest_of(example: Example, trainable: tuple[str, ...], optimizer: Optimiz
     signature = Signature(
         inputs, (ArraySpec("targets", "int64", ()),), (ArraySpec("y", "float32", (CLASSES,)),)
     )
-    return Manifest("ort-training", signature, CROSS_ENTROPY, plan, (), {})
+    return Manifest("ort-training", signature, CROSS_ENTROPY, plan, (), (), {})
 
 
 def session_of(

@@ -74,8 +74,8 @@ def test_values_round_trip_and_are_copies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fc1.weigth": normal(1)}, "no trainable tensor 'fc1.weigth'.*fc1.weight"),
-        ({"fc1.weight": normal(2, 2)}, r"'fc1.weight' is float32\[2, 2\]: expected float32\[16, 8"),
+        ({"fc1.weigth": normal(1)}, "fc1.weigth is not known; .*fc1.weight"),
+        ({"fc1.weight": normal(2, 2)}, r"fc1.weight is float32\[2, 2\], expected float32\[16, 8"),
         ({"fc1.weight": np.zeros((16, 8))}, "is float64"),
     ],
 )
@@ -84,7 +84,7 @@ def test_values_that_do_not_fit(change: Values, message: str, tmp_path: Path) ->
     before = session.values()
     with pytest.raises(DataError, match=message):
         session.load_values({**before, **change})
-    with pytest.raises(DataError, match=r"'fc2.bias' is missing"):
+    with pytest.raises(DataError, match="fc2.bias is missing"):
         session.load_values({k: v for k, v in before.items() if k != "fc2.bias"})
     np.testing.assert_array_equal(session.values()["fc1.weight"], before["fc1.weight"])
 
