@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 from dataclasses import asdict
@@ -86,8 +85,7 @@ def run_task(task: Task, device_python: Path, selections: list[str] | None) -> l
     began = time.perf_counter()
     print(f"\n## {task.title}", flush=True)
     folder = RESULTS / task.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if task.name == "motion":  # taught once, then read by every process
         os.environ.setdefault("EDGETUNE_MOTION_WEIGHTS", str(folder / "pretrained.safetensors"))
     task.write_data(folder)

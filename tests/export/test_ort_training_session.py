@@ -84,7 +84,7 @@ def test_values_that_do_not_fit(change: Values, message: str, tmp_path: Path) ->
     before = session.values()
     with pytest.raises(DataError, match=message):
         session.load_values({**before, **change})
-    with pytest.raises(DataError, match="fc2.bias is missing"):
+    with pytest.raises(DataError, match=r"fc2\.bias is missing"):
         session.load_values({k: v for k, v in before.items() if k != "fc2.bias"})
     np.testing.assert_array_equal(session.values()["fc1.weight"], before["fc1.weight"])
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from edgetune_exporters import make_plan as planning
-from edgetune_exporters.dense_step import DenseStep, dense_step
+from edgetune_exporters.dense_step import DenseStep, dense_step, lowered_forward
 from edgetune_exporters.export import export
 from edgetune_exporters.factory import Example, example_from
+from edgetune_exporters.lowering.lower import LoweredStep
 from edgetune_exporters.make_plan import PlannedStep, make_plan
+from edgetune_exporters.portable import predict_graph
 
 from edgetune.errors import ExportError
 from edgetune.files.device_profiles import load_profile
@@ -63,14 +65,22 @@ def dense_step_of(factory: Callable[[], Any]) -> DenseStep:
     return dense_step(example_of(factory), MICRO_BATCH)
 
 
+@cache
+def forward_of(factory: Callable[[], Any], batch: int) -> LoweredStep:
+    return lowered_forward(example_of(factory), batch)
+
+
 def plan_of(
     factory: Callable[[], Any],
     pattern: str,
     optimizer: Optimizer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> PlannedStep:
-    """The plan of a selection; the dense step, which does not depend on it, is made once."""
+    """The plan of a selection; what does not depend on it is lowered once."""
     monkeypatch.setattr(planning, "dense_step", lambda example, batch: dense_step_of(factory))
+    monkeypatch.setattr(
+        predict_graph, "lowered_forward", lambda example, batch: forward_of(factory, batch)
+    )
     request = PlanRequest(
         load_profile("generic-x86"), optimizer=optimizer, patterns=(pattern,), batch=MICRO_BATCH
     )
