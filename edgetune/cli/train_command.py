@@ -87,16 +87,18 @@ def _run(options: argparse.Namespace) -> None:
         if options.validation
         else None
     )
+    data_bytes = train.bytes + (validation.bytes if validation else 0)
     base = session.values()
     result = Trainer(session, config).fit(train, validation, resume=options.resume)
     write_delta(out, base, session.values(), session.digest)
     if options.json:
-        print_json({"result": result, "delta": str(out), "checkpoint": str(checkpoint)})
+        written = {"delta": str(out), "checkpoint": str(checkpoint)}
+        print_json({"result": result, "data_bytes": data_bytes, **written})
     else:
-        print(_describe(result, out, checkpoint))
+        print(_describe(result, data_bytes, out, checkpoint))
 
 
-def _describe(result: TrainingResult, out: Path, checkpoint: Path) -> str:
+def _describe(result: TrainingResult, data_bytes: int, out: Path, checkpoint: Path) -> str:
     last = result.history[-1]
     loss = f"loss {result.train_loss:.4f}"
     if last.validation_loss is not None:
@@ -110,7 +112,7 @@ def _describe(result: TrainingResult, out: Path, checkpoint: Path) -> str:
         [
             f"trained      {result.epochs} epochs, {result.steps} steps{stopped}: {loss}",
             f"step         {'-' if step is None else format_seconds(step)} median; peak memory "
-            f"of the process {peak}",
+            f"of the process {peak}, {format_bytes(data_bytes)} of it data",
             f"delta        {out} ({format_bytes(out.stat().st_size)})",
             f"checkpoint   {checkpoint}",
         ]

@@ -47,6 +47,11 @@ class Dataset:
             return len(array)
         return 0
 
+    @property
+    def bytes(self) -> int:
+        """Memory that the arrays take, which a plan's prediction does not contain."""
+        return sum(array.nbytes for array in (*self.inputs.values(), *self.targets.values()))
+
     def fingerprint(self) -> str:
         """Number of samples and CRC-32 of names, types and values: tells other data apart."""
         crc = 0
