@@ -53,7 +53,7 @@ def choose(
 
     candidates = [name for name in graph.gradients if name in scores]
     everything = cost_of_names(candidates)
-    _require_predictions(everything, budget, profile)
+    require_predictions(everything, budget, profile)
     if not violations(everything, budget):
         return _choice(candidates, everything, scores, order)
     alone = {name: cost_of_names([name]) for name in candidates}
@@ -99,7 +99,8 @@ def violations(cost: StepCost, budget: Budget) -> list[str]:
     return found
 
 
-def _require_predictions(cost: StepCost, budget: Budget, profile: DeviceProfile) -> None:
+def require_predictions(cost: StepCost, budget: Budget, profile: DeviceProfile) -> None:
+    """Raise BudgetError when `budget` bounds what the profile cannot predict."""
     missing = []
     if budget.energy_joules is not None and cost.joules is None:
         missing.append("an energy budget needs its load power")

@@ -19,8 +19,8 @@ from torch.utils import _pytree as pytree
 
 from edgetune.errors import ExportError
 from edgetune.nouns.bundle_names import SCALE
-from edgetune_exporters.backward_decompositions import decompositions
 from edgetune_exporters.capture import CapturedModel, quiet
+from edgetune_exporters.decompositions.table import decompositions
 from edgetune_exporters.losses import ResolvedLoss
 
 

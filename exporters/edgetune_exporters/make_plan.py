@@ -9,7 +9,7 @@ from edgetune.nouns.budget import Budget
 from edgetune.nouns.plan import Certificate, UpdatePlan
 from edgetune.nouns.plan_request import PlanRequest
 from edgetune.nouns.selection import Selection
-from edgetune.planning.choose import Choice, _require_predictions, choose, violations
+from edgetune.planning.choose import Choice, choose, require_predictions, violations
 from edgetune.planning.step_cost import cost_of
 from edgetune_exporters.dense_step import DenseStep, dense_step, select
 from edgetune_exporters.factory import Example
@@ -80,7 +80,7 @@ def _choose(
         return choose(step.graph, scores, budget, request.batch, request.optimizer, request.profile)
     selection = select(step, list(request.patterns))
     cost = cost_of(step.graph, selection, request.batch, request.optimizer, request.profile)
-    _require_predictions(cost, budget, request.profile)
+    require_predictions(cost, budget, request.profile)
     exceeded = violations(cost, budget)
     if exceeded:
         raise BudgetError(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from edgetune_exporters.backward_decompositions import decompositions
 from edgetune_exporters.capture import quiet
+from edgetune_exporters.decompositions.table import decompositions
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F  # noqa: N812

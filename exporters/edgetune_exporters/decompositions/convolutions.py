@@ -1,0 +1,144 @@
+"""Gradients of convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+def convolution(
+    data: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    transposed_with: Sequence[int] | None = None,
+) -> Tensor:
+    """A convolution without a bias; transposed when its output padding is given."""
+    transposed, extra = transposed_with is not None, transposed_with or [0] * len(stride)
+    result: Tensor = aten.convolution(
+        data, weight, None, stride, padding, dilation, transposed, extra, groups
+    )
+    return result
+
+
+def convolution_backward(
+    grad: Tensor,
+    input: Tensor,  # noqa: A002  (ATen's own name)
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of a convolution: of its input, its weight and its bias.
+
+    The weight gradient of a pointwise convolution is a matrix product; any other is a convolution
+    of the input with the output gradient as its kernel, batch and channels swapped and stride and
+    dilation exchanged. The input gradient is a convolution with the flipped kernel at stride 1
+    (with a frozen weight a constant), else a transposed convolution.
+    """
+    axes = [0, *range(2, grad.dim())]
+    spatial = grad.dim() - 2
+    stride, padding, dilation = (per_axis(v, spatial) for v in (stride, padding, dilation))
+    of_input = of_weight = None
+    if transposed:
+        if output_mask[0]:
+            of_input = convolution(grad, weight, stride, padding, dilation, groups)
+        if output_mask[1]:  # a transposed convolution is the input gradient of a plain one
+            of_weight = _weight_gradient(input, grad, weight, stride, padding, dilation, groups)
+    else:
+        if output_mask[0]:
+            of_input = _input_gradient(grad, input, weight, stride, padding, dilation, groups)
+        if output_mask[1]:
+            of_weight = _weight_gradient(grad, input, weight, stride, padding, dilation, groups)
+    of_bias = grad.sum(axes) if output_mask[2] else None
+    return of_input, of_weight, of_bias
+
+
+def per_axis(values: Sequence[int], count: int) -> list[int]:
+    """One value per spatial axis: ATen gives a single one for all."""
+    return list(values) * count if len(values) == 1 else list(values)
+
+
+def _input_gradient(
+    grad: Tensor,
+    data: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    kernel = list(weight.shape[2:])
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    mirrored = [r - p for r, p in zip(reach, padding, strict=True)]
+    if all(s == 1 for s in stride) and min(mirrored) >= 0:
+        flipped = _swap_channels(weight, groups)
+        if any(k > 1 for k in kernel):
+            flipped = flipped.flip(list(range(2, weight.dim())))
+        return convolution(grad, flipped, stride, mirrored, dilation, groups)
+    extra = [
+        size - ((out - 1) * s - 2 * p + r + 1)
+        for size, out, s, p, r in zip(
+            data.shape[2:], grad.shape[2:], stride, padding, reach, strict=True
+        )
+    ]
+    return convolution(grad, weight, stride, padding, dilation, groups, extra)
+
+
+def _swap_channels(weight: Tensor, groups: int) -> Tensor:
+    """(groups * out, in, ...) -> (groups * in, out, ...)."""
+    if groups == 1:
+        return weight.transpose(0, 1)
+    if weight.shape[1] == 1 and weight.shape[0] == groups:
+        return weight
+    grouped = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+    return grouped.reshape(-1, grouped.shape[2], *weight.shape[2:])
+
+
+def _weight_gradient(
+    grad: Tensor,
+    data: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    pointwise = all(k == 1 for k in weight.shape[2:])
+    if pointwise and groups == 1 and set(stride) == {1} and set(padding) == {0}:
+        return _pointwise_weight_gradient(grad, data).reshape(weight.shape)
+    # (N, G*c, ...) -> (c, G*N, ...): what was summed over (the batch) becomes the channels.
+    batch, spatial = data.shape[0], list(range(2, data.dim()))
+    shifted = [axis + 1 for axis in spatial]
+    per_group = data.reshape(batch, groups, -1, *data.shape[2:])
+    signal = per_group.permute(2, 1, 0, *shifted).reshape(
+        per_group.shape[2], groups * batch, *data.shape[2:]
+    )
+    kernel = grad.transpose(0, 1)
+    result = convolution(signal, kernel, dilation, padding, stride, groups)
+    for axis in spatial:  # a stride that did not divide leaves positions beyond the kernel
+        result = result.narrow(axis, 0, weight.shape[axis])
+    return result.transpose(0, 1).reshape(weight.shape)
+
+
+def _pointwise_weight_gradient(grad: Tensor, data: Tensor) -> Tensor:
+    """(N, O, ...) and (N, I, ...) -> (O, I)."""
+    flat_grad, flat_data = grad.flatten(2), data.flatten(2)
+    batch, out, positions = flat_grad.shape
+    if out * data.shape[1] <= positions * (out + data.shape[1]):
+        # One product per sample, summed: its copies are smaller than transposing both operands.
+        return torch.bmm(flat_grad, flat_data.transpose(1, 2)).sum(0)
+    columns = flat_grad.transpose(0, 1).reshape(out, batch * positions)
+    rows = flat_data.transpose(1, 2).reshape(batch * positions, -1)
+    return torch.mm(columns, rows)
