@@ -47,4 +47,10 @@ def _run(options: argparse.Namespace) -> None:
             f"verified     {name}: loss, {len(exported.plan.selection.trainable)} gradients and 3 "
             f"updates agree with PyTorch (largest deviation {worst:.1%} of what is tolerated)"
         )
-    print(f"written      {options.out}")
+    if "ort-training" in formats:
+        print(
+            "note         the predictions are of the portable step; ort-training runs where "
+            "onnxruntime-training 1.19.2 does (x86-64), and takes more memory"
+        )
+    folders = [options.out / name for name in formats] if len(formats) > 1 else [options.out]
+    print(f"written      {' and '.join(map(str, folders))}")

@@ -27,21 +27,49 @@ def add_to(commands: Any) -> None:
         help="an .npz, a folder of images by class, a .csv, or file.py:factory",
     )
     parser.add_argument("--validation", help="data to evaluate on after each epoch")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--learning-rate", "--lr", type=float, default=1e-3)
-    parser.add_argument("--schedule", choices=SCHEDULES, default="constant")
-    parser.add_argument("--warmup-steps", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=1, help="passes over the data (default 1)")
+    parser.add_argument("--learning-rate", "--lr", type=float, default=1e-3, help="(default 1e-3)")
+    parser.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        default="constant",
+        help="of the learning rate (default constant)",
+    )
+    parser.add_argument(
+        "--warmup-steps", type=int, default=0, help="updates of linear warm-up (default 0)"
+    )
     parser.add_argument("--batch", type=int, help="samples per update (default: the plan's)")
-    parser.add_argument("--clip-norm", type=float, help="largest global norm of the gradients")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of the samples")
-    parser.add_argument("--patience", type=int, help="stop after so many epochs without a better")
-    parser.add_argument("--monitor", choices=("loss", "accuracy"), default="loss")
+    parser.add_argument(
+        "--clip-norm",
+        type=float,
+        help="largest global norm of the gradients (default: no clipping)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the order of the samples (default 0)"
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        help="stop after so many epochs without a better validation result, and keep the best",
+    )
+    parser.add_argument(
+        "--monitor",
+        choices=("loss", "accuracy"),
+        default="loss",
+        help="what --patience watches (default loss)",
+    )
     parser.add_argument(
         "--out", type=Path, help="the delta: what changed (default BUNDLE.delta.safetensors)"
     )
     parser.add_argument("--checkpoint", type=Path, help="(default BUNDLE.checkpoint)")
-    parser.add_argument("--checkpoint-every", type=int, metavar="STEPS")
-    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    parser.add_argument(
+        "--checkpoint-every", type=int, metavar="STEPS", help="and after every epoch"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the checkpoint, with the same other options",
+    )
     parser.add_argument("--log", type=Path, help="append JSON lines to this file")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_json_option(parser)
@@ -106,6 +134,8 @@ def _describe(result: TrainingResult, data_bytes: int, out: Path, checkpoint: Pa
     if last.validation_accuracy is not None:
         loss += f", validation accuracy {last.validation_accuracy:.1%}"
     stopped = ", stopped early" if result.stopped_early else ""
+    if result.stopped_early and result.best_epoch is not None:
+        stopped += f" (the delta holds epoch {result.best_epoch + 1}, the best)"
     peak = "unknown" if result.peak_bytes is None else format_bytes(result.peak_bytes)
     step = result.median_step_seconds
     return "\n".join(

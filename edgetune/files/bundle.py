@@ -27,7 +27,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except OSError as error:
         raise BundleError(
             f"no bundle at {folder}: cannot read {MANIFEST} ({error.strerror}); expected a folder "
-            "written by `edgetune export`"
+            f"written by `edgetune export`{_bundles_in(folder)}"
         ) from error
     try:
         plain = json.loads(data)
@@ -35,6 +35,12 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         return from_plain(Manifest, plain, "manifest"), hashlib.sha256(data).hexdigest()
     except ValueError as error:
         raise BundleError(f"{path} is damaged: {error}; export or copy the bundle again") from error
+
+
+def _bundles_in(folder: Path) -> str:
+    """A hint where `folder` holds one bundle per format."""
+    inner = [str(folder / name) for name in FORMATS if (folder / name / MANIFEST).is_file()]
+    return f"; it holds the bundles {' and '.join(inner)}: name one of them" if inner else ""
 
 
 def _check_schema(plain: Any, path: Path) -> None:

@@ -31,6 +31,7 @@ from edgetune.runtime.onnxruntime_packages import check_one_onnxruntime
 from edgetune.runtime.session import Array, Arrays, MicroBatch, MicroResult
 
 STATE_KEY = "ort_checkpoint"
+_ERRORS_ONLY = 3
 _DIGEST_PROPERTY = "edgetune_bundle"
 
 
@@ -47,6 +48,9 @@ def _import_api() -> _Api:
     try:
         import onnxruntime  # noqa: PLC0415  (most devices have no training package)
         from onnxruntime.training import api  # noqa: PLC0415
+
+        # It warns about its own gradient graphs, in colours, on every load.
+        onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
     except ImportError as error:
         raise RuntimeSetupError(
             f"this is an ort-training bundle, and onnxruntime.training cannot be imported "
@@ -89,6 +93,7 @@ class OrtTrainingSession:
         options = self._api.runtime.SessionOptions()
         # The memory pattern nearly doubles the peak (862 against 462 MiB, MobileNetV2, batch 8).
         options.enable_mem_pattern = False
+        options.log_severity_level = _ERRORS_ONLY
         state = self._api.training.CheckpointState.load_checkpoint(checkpoint)
         module = self._api.training.Module(
             self._folder / "training_model.onnx",

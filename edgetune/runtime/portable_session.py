@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,9 @@ class PortableSession:
         session = self._graph(graph)
         wanted = {argument.name for argument in session.get_inputs()}
         names = [result.name for result in session.get_outputs()]
-        results = session.run(names, {n: value for n, value in feeds.items() if n in wanted})
+        taken = {name: value for name, value in feeds.items() if name in wanted}
+        with _blaming_data(graph):
+            results = session.run(names, taken)
         return dict(zip(names, results, strict=True))
 
     def _run_in_place(
@@ -183,31 +186,48 @@ class PortableSession:
         """
         session = self._graph(graph)
         binding = session.io_binding()
+        held = []  # the memory that the binding points to, until the run is over
         for argument in session.get_inputs():
-            binding.bind_ortvalue_input(argument.name, self._shared(feeds[argument.name]))
-        others = []
-        for result in session.get_outputs():
-            target = changed.get(result.name.removeprefix(NEXT))
-            if target is None:
-                binding.bind_output(result.name)
-                others.append(result.name)
-            else:
-                binding.bind_ortvalue_output(result.name, self._shared(target))
-        session.run_with_iobinding(binding)
+            array = feeds[argument.name]
+            held.append(np.ascontiguousarray(array).reshape(array.shape))
+            binding.bind_ortvalue_input(argument.name, self._shared(held[-1]))
         names = [result.name for result in session.get_outputs()]
+        targets = {name: changed.get(name.removeprefix(NEXT)) for name in names}
+        for name, target in targets.items():
+            if target is None:
+                binding.bind_output(name)
+            else:
+                binding.bind_ortvalue_output(name, self._shared(target))
+        with _blaming_data(graph):
+            session.run_with_iobinding(binding)
         outputs = dict(zip(names, binding.get_outputs(), strict=True))
-        return {name: outputs[name].numpy() for name in others}
+        return {name: outputs[name].numpy() for name in names if targets[name] is None}
 
     def _shared(self, array: Array) -> Any:
         """An OrtValue on the memory of `array` itself, which must outlive it."""
-        contiguous = np.ascontiguousarray(array).reshape(array.shape)
-        return self._onnxruntime.OrtValue.ortvalue_from_numpy(contiguous)
+        return self._onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
     def _graph(self, name: str) -> Any:
         """The named graph, loaded when it is first needed."""
         if name not in self._graphs:
             self._graphs[name] = _load_graph(self._onnxruntime, self._folder / name)
         return self._graphs[name]
+
+
+@contextmanager
+def _blaming_data(graph: str) -> Iterator[None]:
+    """Turn what onnxruntime raises while running into one DataError.
+
+    A loaded graph fails only on what it is fed: shapes, or an index out of an embedding's range.
+    """
+    try:
+        yield
+    except Exception as error:  # onnxruntime raises its own types, one per status code
+        text = str(error).splitlines()[0]
+        raise DataError(
+            f"onnxruntime cannot run {graph} on these data: {text}; check the inputs' shapes, and "
+            "that indices such as token ids lie within the model's vocabulary"
+        ) from error
 
 
 def _load_graph(onnxruntime: Any, path: Path) -> Any:

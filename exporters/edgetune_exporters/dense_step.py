@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 from onnx import helper
 from torch import Tensor
 
-from edgetune.errors import ExportError, SelectionError
+from edgetune.errors import ExportError, SelectionError, raise_all
 from edgetune.nouns.selection import Selection, select_by_patterns
 from edgetune.nouns.signature import ArraySpec, Signature
 from edgetune.nouns.step_graph import StepGraph
@@ -91,8 +92,25 @@ def _specs(tensors: Mapping[str, Tensor]) -> tuple[ArraySpec, ...]:
     )
 
 
+def _refuse_folded(step: DenseStep, patterns: list[str]) -> None:
+    """Say where a BatchNorm's parameters went when a pattern names nothing but them."""
+    problems = []
+    for pattern in patterns:
+        if any(fnmatch.fnmatchcase(name, pattern) for name in step.model.parameters):
+            continue
+        for folded in step.model.folded:
+            gone = (f"{folded.batch_norm}.weight", f"{folded.batch_norm}.bias")
+            if any(fnmatch.fnmatchcase(name, pattern) for name in gone):
+                problems.append(
+                    f"the pattern {pattern!r} means the BatchNorm {folded.batch_norm}, which "
+                    f"became part of a convolution: train {folded.weight} and {folded.bias} instead"
+                )
+    raise_all(SelectionError, "cannot select what to train", problems)
+
+
 def select(step: DenseStep, patterns: list[str]) -> Selection:
     """The parameters matching any pattern that the loss depends on. Raises SelectionError."""
+    _refuse_folded(step, patterns)
     selection = select_by_patterns(patterns, list(step.model.parameters))
     without = [name for name in selection.trainable if name not in step.graph.gradients]
     if without:

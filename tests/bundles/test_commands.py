@@ -94,7 +94,7 @@ def test_train_prints_and_writes_its_result(tmp_path: Path) -> None:
 def test_train_prints_json_and_logs_lines(tmp_path: Path) -> None:
     ran = train("regression", tmp_path, "--json", "--log", tmp_path / "log", "--epochs", "3")
     assert (ran.code, ran.err) == (0, "")
-    assert set(ran.json) == {"result", "delta", "checkpoint"}
+    assert set(ran.json) == {"result", "data_bytes", "delta", "checkpoint"}
     result = ran.json["result"]
     assert (result["epochs"], result["steps"], result["stopped_early"]) == (3, 9, False)
     assert len(result["history"]) == 3

@@ -35,7 +35,7 @@ def for_any_batch(
     """
     if len(first.graph.node) != len(second.graph.node):
         return None
-    constants, others = _inline_constants(first), _inline_constants(second)
+    constants, others = _constants(first), _constants(second)
     result = onnx.ModelProto()
     result.CopyFrom(first)
     computed: list[onnx.NodeProto] = []
@@ -65,13 +65,8 @@ def for_any_batch(
     return result
 
 
-def _inline_constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
-    """Constants that stand in the graph itself: every shape does."""
-    return {
-        tensor.name: numpy_helper.to_array(tensor)
-        for tensor in model.graph.initializer
-        if tensor.data_location != onnx.TensorProto.EXTERNAL
-    }
+def _constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
 def _scales(found: Shape, other: Shape) -> bool:

@@ -23,11 +23,10 @@ from edgetune_exporters.dense_step import DenseStep
 from edgetune_exporters.portable.predict_graph import predict_graph
 from edgetune_exporters.portable.subgraph import subgraph, value_info
 from edgetune_exporters.portable.update_graph import update_graph
-from edgetune_exporters.portable.weights_file import WeightsFile
 
 
 def portable_graphs(
-    step: DenseStep, selection: Selection, optimizer: Optimizer, weights: WeightsFile
+    step: DenseStep, selection: Selection, optimizer: Optimizer
 ) -> Mapping[str, onnx.ModelProto]:
     """Models by file name; features.onnx is missing when nothing below the selection is frozen.
 
@@ -40,9 +39,7 @@ def portable_graphs(
     models = {}
     if split.features:
         prefix = [*constants, *(operation.name for operation in split.prefix)]
-        models[FEATURES] = subgraph(
-            lowered, "features", prefix, graph.inputs, split.features, weights
-        )
+        models[FEATURES] = subgraph(lowered, "features", prefix, graph.inputs, split.features)
     tail_inputs = (*split.features, *graph.inputs, *graph.labels, *trainable)
     scores = tuple(name for name in (graph.loss, graph.correct) if name)
     tail = [*constants, *(operation.name for operation in split.tail)]
@@ -52,16 +49,15 @@ def portable_graphs(
         tail,
         tail_inputs,
         scores,
-        weights,
         extra_nodes=[_add_up(graph.gradients[name], name) for name in trainable],
         extra_inputs=[value_info(lowered, name, ACCUMULATED + name) for name in trainable],
         extra_outputs=[value_info(lowered, name, NEXT + ACCUMULATED + name) for name in trainable],
     )
     forward = {operation.name for operation in needed_operations(graph, scores)}
     models[EVALUATE] = subgraph(
-        lowered, "evaluate", forward.intersection(tail), tail_inputs, scores, weights
+        lowered, "evaluate", forward.intersection(tail), tail_inputs, scores
     )
-    models[PREDICT] = predict_graph(step, selection, weights)
+    models[PREDICT] = predict_graph(step, selection)
     models[UPDATE] = update_graph(optimizer, [(n, lowered.types[n][1]) for n in trainable])
     return models
 

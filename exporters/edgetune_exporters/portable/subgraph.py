@@ -9,7 +9,6 @@ from onnx import helper
 
 from edgetune_exporters.lowering.emitter import IR_VERSION, OPSET
 from edgetune_exporters.lowering.lower import LoweredStep
-from edgetune_exporters.portable.weights_file import WeightsFile
 
 
 def subgraph(
@@ -18,7 +17,6 @@ def subgraph(
     operations: Iterable[str],
     inputs: Sequence[str],
     outputs: Sequence[str],
-    weights: WeightsFile,
     extra_nodes: Sequence[onnx.NodeProto] = (),
     extra_inputs: Sequence[onnx.ValueInfoProto] = (),
     extra_outputs: Sequence[onnx.ValueInfoProto] = (),
@@ -26,7 +24,7 @@ def subgraph(
     """A model of the dense step's `operations` (by node name), in the dense step's order.
 
     inputs: tensors that become graph inputs, trainable parameters among them; those that no
-    operation reads are left out. Every other initializer that is read goes to `weights`.
+    operation reads are left out. Every other initializer that is read stays one.
     """
     chosen = set(operations)
     nodes = [_copy(node) for node in lowered.model.graph.node if node.name in chosen]
@@ -34,7 +32,7 @@ def subgraph(
     nodes += extra_nodes
     read = {tensor for node in nodes for tensor in node.input}
     initializers = [
-        weights.move_out(tensor)
+        tensor
         for tensor in lowered.model.graph.initializer
         if tensor.name in read and tensor.name not in inputs
     ]

@@ -20,7 +20,13 @@ class WeightsFile:
         self._size = 0
         self._places: dict[bytes, tuple[int, int]] = {}
 
-    def move_out(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
+    def move_out_of(self, model: onnx.ModelProto) -> None:
+        """Replace the large initializers of `model` by references into the file."""
+        moved = [self._moved(tensor) for tensor in model.graph.initializer]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(moved)
+
+    def _moved(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         """`tensor` as it stands in a graph: a reference into the file, or itself when small."""
         data = tensor.raw_data
         if len(data) < _INLINE_BYTES:

@@ -19,8 +19,8 @@ from edgetune_exporters.portable.weights_file import WeightsFile
 def write_portable(step: DenseStep, plan: UpdatePlan, folder: Path) -> None:
     """Write graphs, frozen weights, initial values and the cost table of `plan`."""
     weights = WeightsFile()
-    graphs = portable_graphs(step, plan.selection, plan.optimizer, weights)
-    for name, model in graphs.items():
+    for name, model in portable_graphs(step, plan.selection, plan.optimizer).items():
+        weights.move_out_of(model)
         (folder / name).write_bytes(model.SerializeToString(deterministic=True))
     (folder / FROZEN).write_bytes(weights.content())
     trainable, _ = plan.selection.partition(step.model.parameters)
