@@ -91,7 +91,8 @@ def workstation() -> Any:
         return importlib.import_module("edgetune_exporters.commands")
     except ModuleNotFoundError as error:
         raise RuntimeSetupError(
-            f"planning and exporting run on a workstation and need {error.name}: "
+            f"planning and exporting run on a workstation and need "
+            f"{(error.name or '').partition('.')[0]}: "
             "pip install 'edgetune[export]'"
         ) from error
 

@@ -44,7 +44,7 @@ def cost_of(
     phases = [
         *(_with_overhead(peak) for peak in _phase_peaks(graph, split)),
         _with_overhead(Peak(UPDATE_TEMPORARIES * widest, "update")),
-        Peak(CHECKPOINT_COPIES * (trainable_bytes + slots), "checkpoint"),
+        Peak(int(CHECKPOINT_COPIES * (trainable_bytes + slots)), "checkpoint"),
     ]
     largest = max(phases, key=lambda peak: peak.bytes)
     operations = (*split.prefix, *split.tail)
