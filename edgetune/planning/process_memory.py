@@ -21,7 +21,7 @@ ALLOCATOR_OVERHEAD = 1.65
 # Temporaries of the update graph, in tensors of the largest trainable one's size. Same source.
 UPDATE_TEMPORARIES = 5
 
-# Copies of values and optimizer state while a checkpoint is made: arrays, encoded tensors, the file's
-# bytes, and heap that the step before left behind. Measured by `make acceptance` (MiniLM, last two
-# layers: the peak rises by 2.96 copies above what was held already).
+# Copies of values and optimizer state while a checkpoint is made: arrays, encoded tensors, bytes,
+# and heap that the step before left behind. Measured by `make acceptance` (MiniLM, last two layers:
+# the peak rises by 2.96 copies above what was held already).
 CHECKPOINT_COPIES = 3.5
