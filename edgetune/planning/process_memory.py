@@ -16,7 +16,7 @@ PREPACKED_SHARE = 1.0
 
 # Resident bytes per byte of tensors alive: glibc keeps freed chunks between live ones, and kernels
 # have workspaces. Same source.
-ALLOCATOR_OVERHEAD = 1.65
+ALLOCATOR_OVERHEAD = 1.85
 
 # Temporaries of the update graph, in tensors of the largest trainable one's size. Same source.
 UPDATE_TEMPORARIES = 5
