@@ -69,6 +69,7 @@ def factory() -> tuple[nn.Module, tuple[Tensor, Tensor], nn.Module]:
 
     The sample batch is of shifted digits: importance is measured on data like the device's.
     """
+    torch.manual_seed(0)
     model = DigitsNet()
     images, labels = digits()
     if WEIGHTS.exists():
@@ -82,7 +83,6 @@ def factory() -> tuple[nn.Module, tuple[Tensor, Tensor], nn.Module]:
 
 
 def _train(model: nn.Module, images: Images, labels: Labels) -> None:
-    torch.manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for epoch in range(_EPOCHS):
         for rows in np.array_split(np.random.default_rng(epoch).permutation(len(labels)), 32):
