@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name every PyTorch reader expects)
 
-aten = torch.ops.aten
-
 
 def unfold(data: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Windows of `dimension` on a new last axis."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-aten = torch.ops.aten
-
 
 def native_group_norm(
     data: Tensor,

@@ -10,8 +10,6 @@ from torch import Tensor
 from edgetune_exporters.decompositions.convolutions import convolution, per_axis
 from edgetune_exporters.decompositions.resampling import separable
 
-aten = torch.ops.aten
-
 
 def max_pool2d_backward(
     grad: Tensor,

@@ -69,3 +69,13 @@ class Emitter:
     def integers(self, values: Sequence[int]) -> str:
         """A constant int64 vector, as shapes and axes are given."""
         return self.constant(np.asarray(list(values), np.int64))
+
+
+def model_of(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A model of `graph` with the opset and IR version that every target reads."""
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="edgetune",
+    )

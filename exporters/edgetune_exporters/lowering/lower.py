@@ -16,7 +16,7 @@ from edgetune.errors import ExportError
 from edgetune_exporters.joint import JointGraph, module_of
 from edgetune_exporters.lowering import elementwise, indexing, products, reductions, shapes
 from edgetune_exporters.lowering.call import Call, meta_of, onnx_type
-from edgetune_exporters.lowering.emitter import IR_VERSION, OPSET, Emitter
+from edgetune_exporters.lowering.emitter import Emitter, model_of
 
 LOWERINGS = {
     **elementwise.LOWERINGS,
@@ -70,12 +70,7 @@ def lower(
     ] + [numpy_helper.from_array(value, name) for name, value in emitter.constants.items()]
     outputs = _outputs(emitter, joint, nodes[-1], values)
     graph = helper.make_graph(emitter.nodes, "step", graph_inputs, outputs, initializers)
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="edgetune",
-    )
+    model = model_of(graph)
     return LoweredStep(model, tuple(parameters), _infer_types(model))
 
 

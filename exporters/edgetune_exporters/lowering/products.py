@@ -46,10 +46,6 @@ def _matmul(call: Call) -> str:
     return call.op("MatMul", [call.tensor(0), call.tensor(1)])
 
 
-def _mv(call: Call) -> str:
-    return call.op("MatMul", [call.tensor(0), call.tensor(1)])
-
-
 def _axes(values: Sequence[int], count: int) -> list[int]:
     return list(values) * count if len(values) == 1 else list(values)
 
@@ -109,7 +105,7 @@ LOWERINGS: dict[str, Lowering] = {
     "aten.addmm.default": _addmm,
     "aten.bmm.default": _matmul,
     "aten.matmul.default": _matmul,
-    "aten.mv.default": _mv,
+    "aten.mv.default": _matmul,
     "aten.dot.default": _matmul,
     "aten.convolution.default": _convolution,
     "aten.max_pool2d_with_indices.default": _max_pool2d,

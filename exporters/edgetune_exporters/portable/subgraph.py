@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import onnx
 from onnx import helper
 
-from edgetune_exporters.lowering.emitter import IR_VERSION, OPSET
+from edgetune_exporters.lowering.emitter import model_of
 from edgetune_exporters.lowering.lower import LoweredStep
 
 
@@ -43,12 +43,7 @@ def subgraph(
         [value_info(lowered, tensor) for tensor in outputs] + list(extra_outputs),
         initializers,
     )
-    return helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="edgetune",
-    )
+    return model_of(graph)
 
 
 def value_info(lowered: LoweredStep, tensor: str, name: str | None = None) -> onnx.ValueInfoProto:

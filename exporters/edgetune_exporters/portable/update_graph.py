@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetune.nouns.bundle_names import ACCUMULATED, NEXT, slot_name
 from edgetune.nouns.optimizer import Optimizer
-from edgetune_exporters.lowering.emitter import IR_VERSION, OPSET, Emitter
+from edgetune_exporters.lowering.emitter import Emitter, model_of
 
 _SCALARS = ("learning_rate", "step", "clip_norm")
 
@@ -54,12 +54,7 @@ def update_graph(
         [_float(*named) for named in changed] + [_float("grad_norm", ())],
         [numpy_helper.from_array(value, name) for name, value in emitter.constants.items()],
     )
-    return helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="edgetune",
-    )
+    return model_of(graph)
 
 
 def _float(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
