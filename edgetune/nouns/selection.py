@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from edgetune.errors import SelectionError, nearest, raise_all
+from edgetune.nouns.candidate import Share
 
 Value = TypeVar("Value")
 
@@ -16,10 +17,12 @@ Value = TypeVar("Value")
 class Selection:
     """The names of the trainable tensors, in the model's order; everything else is frozen.
 
+    shares: for tensors of which only some slices are trained, which.
     Law: `combine(*selection.partition(parameters)) == parameters`.
     """
 
     trainable: tuple[str, ...]
+    shares: Mapping[str, Share] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.trainable

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgetune.errors import SelectionError, raise_all
+from edgetune.nouns.candidate import Candidate
+from edgetune.nouns.selection import Selection
+
 # Operator classes: which of the device's rates an operation runs at.
 OPERATOR_CLASSES = ("convolution", "depthwise", "matmul", "elementwise", "view")
 
@@ -22,6 +26,7 @@ class Operation:
     in_place: whether the runtime may write the output over an input of the same size that nothing
         else reads.
     flops: multiply and add counted as two.
+    module: the model's module it comes from, "" when none is known.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Operation:
     outputs: tuple[str, ...]
     flops: float
     in_place: bool = False
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class StepGraph:
     operations: in execution order.
     tensor_bytes: size of every tensor, parameters and constants included.
     inputs: the data tensors the prefix may read; labels: targets and sample scales.
-    parameters: tensors that can be trained; gradients: parameter name to gradient tensor.
+    parameters: tensors that can be trained, whole or in shares. candidates: what can be selected.
     loss, correct: scalar results; outputs: the model's predictions. `correct` may be "".
     """
 
@@ -49,7 +55,18 @@ class StepGraph:
     inputs: tuple[str, ...]
     labels: tuple[str, ...]
     parameters: tuple[str, ...]
-    gradients: Mapping[str, str]
+    candidates: tuple[Candidate, ...]
     loss: str
     correct: str
     outputs: tuple[str, ...]
+
+    def selected(self, selection: Selection) -> tuple[Candidate, ...]:
+        """The candidates that make up `selection`, in its order.
+
+        Raises SelectionError naming what this graph has no gradient for.
+        """
+        known = {(candidate.parameter, candidate.share): candidate for candidate in self.candidates}
+        wanted = [(name, selection.shares.get(name)) for name in selection.trainable]
+        missing = [f"{key[0]} has no such gradient" for key in wanted if key not in known]
+        raise_all(SelectionError, "cannot train this selection", missing)
+        return tuple(known[key] for key in wanted)

@@ -51,7 +51,7 @@ def choose(
         ordered = tuple(sorted(names, key=order.__getitem__))
         return cost_of(graph, Selection(ordered), batch, optimizer, profile)
 
-    candidates = [name for name in graph.gradients if name in scores]
+    candidates = [c.name for c in graph.candidates if c.share is None and c.name in scores]
     everything = cost_of_names(candidates)
     require_predictions(everything, budget, profile)
     if not violations(everything, budget):

@@ -36,7 +36,7 @@ class Split:
 
 def results_of(graph: StepGraph, selection: Selection) -> tuple[str, ...]:
     """The tensors that a step of `selection` must produce."""
-    gradients = [graph.gradients[name] for name in selection.trainable]
+    gradients = [candidate.gradient for candidate in graph.selected(selection)]
     return tuple(name for name in (graph.loss, graph.correct, *gradients) if name)
 
 

@@ -112,7 +112,8 @@ def select(step: DenseStep, patterns: list[str]) -> Selection:
     """The parameters matching any pattern that the loss depends on. Raises SelectionError."""
     _refuse_folded(step, patterns)
     selection = select_by_patterns(patterns, list(step.model.parameters))
-    without = [name for name in selection.trainable if name not in step.graph.gradients]
+    known = {candidate.name for candidate in step.graph.candidates}
+    without = [name for name in selection.trainable if name not in known]
     if without:
         raise SelectionError(
             f"the loss does not depend on {', '.join(without)}: leave them out of --train"

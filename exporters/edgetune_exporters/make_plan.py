@@ -43,7 +43,7 @@ def make_plan(example: Example, request: PlanRequest) -> PlannedStep:
             continue
         if best is None or choice.certificate.objective > best[0].certificate.objective:
             best = choice, step
-        if len(choice.selection.trainable) == len(step.graph.gradients) or request.patterns:
+        if len(choice.selection.trainable) == len(step.graph.candidates) or request.patterns:
             break
     if best is None:
         assert refusal is not None

@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 
 from edgetune.nouns.bundle_names import SCALE
+from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune_exporters.lowering.lower import LoweredStep
 
@@ -35,9 +36,11 @@ def step_graph(lowered: LoweredStep, targets: tuple[str, ...]) -> StepGraph:
         inputs=tuple(i.name for i in graph.input if i.name not in labels),
         labels=labels,
         parameters=lowered.parameters,
-        gradients={
-            name: f"gradient:{name}" for name in lowered.parameters if f"gradient:{name}" in results
-        },
+        candidates=tuple(
+            Candidate(name, name, f"gradient:{name}")
+            for name in lowered.parameters
+            if f"gradient:{name}" in results
+        ),
         loss="loss",
         correct="correct" if "correct" in results else "",
         outputs=tuple(n for n in results if n not in ("loss", "correct") and ":" not in n),
@@ -64,6 +67,7 @@ def _operation(node: onnx.NodeProto, types: Types) -> Operation:
         outputs=tuple(name for name in node.output if name),
         flops=float(flops),
         in_place=node.op_type in _IN_PLACE,
+        module=node.doc_string,
     )
 
 

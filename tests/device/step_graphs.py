@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.profile import DeviceProfile, Quantity
 from edgetune.nouns.step_graph import Operation, StepGraph
 
@@ -109,7 +110,7 @@ def step_graphs(draw: st.DrawFn, most_layers: int = 5) -> StepGraph:
         inputs=("x0",),
         labels=("y", "scale"),
         parameters=tuple(parameters),
-        gradients=gradients,
+        candidates=tuple(Candidate(name, name, gradients[name]) for name in parameters),
         loss="loss",
         correct="correct",
         outputs=(output,),

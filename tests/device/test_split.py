@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune.planning.split import needed_operations, reached_from, results_of, split_step
@@ -35,7 +36,7 @@ def by_hand(mask_flops: float = 4.0) -> StepGraph:
         inputs=("x",),
         labels=("y",),
         parameters=("w1", "w2"),
-        gradients={"w1": "g1", "w2": "g2"},
+        candidates=(Candidate("w1", "w1", "g1"), Candidate("w2", "w2", "g2")),
         loss="loss",
         correct="",
         outputs=("o",),

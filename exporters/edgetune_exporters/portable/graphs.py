@@ -49,7 +49,7 @@ def portable_graphs(
         tail,
         tail_inputs,
         scores,
-        extra_nodes=[_add_up(graph.gradients[name], name) for name in trainable],
+        extra_nodes=[_add_up(c.gradient, c.parameter) for c in graph.selected(selection)],
         extra_inputs=[value_info(lowered, name, ACCUMULATED + name) for name in trainable],
         extra_outputs=[value_info(lowered, name, NEXT + ACCUMULATED + name) for name in trainable],
     )
