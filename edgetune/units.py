@@ -16,7 +16,7 @@ _BYTES = {
     "mib": 2**20,
     "gib": 2**30,
 }
-_JOULES = {"mj": 1e-3, "j": 1.0, "kj": 1e3, "MJ": 1e6, "wh": 3600.0}
+_JOULES = {"uj": 1e-6, "mj": 1e-3, "j": 1.0, "kj": 1e3, "MJ": 1e6, "wh": 3600.0}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]+)\s*")
 
@@ -76,4 +76,8 @@ def format_seconds(seconds: float) -> str:
 
 def format_joules(joules: float) -> str:
     """`joules` with a unit that keeps three digits."""
-    return f"{joules * 1e3:.1f} mJ" if joules < 1 else f"{joules:.2f} J"
+    if joules < 1e-3:
+        return f"{joules * 1e6:.0f} uJ"
+    if joules < 1:
+        return f"{joules * 1e3:.1f} mJ"
+    return f"{joules:.2f} J" if joules < 1000 else f"{joules / 1e3:.2f} kJ"

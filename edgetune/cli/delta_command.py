@@ -37,7 +37,8 @@ def add_to(commands: Any) -> None:
 def _make(options: argparse.Namespace) -> None:
     base = open_session(options.bundle)
     tuned = open_tuned(options)
-    write_delta(options.out, base.values(), tuned.values(), base.digest)
+    shares = base.manifest.plan.selection.shares
+    write_delta(options.out, base.values(), tuned.values(), base.digest, shares)
     print(f"written      {options.out} ({format_bytes(options.out.stat().st_size)})")
 
 

@@ -6,13 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edgetune.cli.describe import describe_plan, plan_json
 from edgetune.cli.output import add_json_option, print_json
-from edgetune.cli.request_options import (
-    add_request_options,
-    describe_plan,
-    request_from,
-    workstation,
-)
+from edgetune.cli.request_options import add_request_options, request_from, workstation
 from edgetune.nouns.manifest import FORMATS
 
 
@@ -38,7 +34,8 @@ def _run(options: argparse.Namespace) -> None:
         options.model, request_from(options), formats, options.out, options.sample, options.loss
     )
     if options.json:
-        print_json({"plan": exported.plan, "verified": exported.reports, "out": str(options.out)})
+        plan = plan_json(exported.plan)
+        print_json({"plan": plan, "verified": exported.reports, "out": str(options.out)})
         return
     print(describe_plan(exported.plan))
     for name, report in exported.reports.items():

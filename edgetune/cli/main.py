@@ -14,6 +14,7 @@ from edgetune.cli import (
     export_command,
     merge_command,
     plan_command,
+    replan_command,
     train_command,
     verify_command,
 )
@@ -40,6 +41,7 @@ _COMMANDS = (
     plan_command,
     export_command,
     verify_command,
+    replan_command,
     train_command,
     evaluate_command,
     merge_command,

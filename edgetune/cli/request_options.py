@@ -1,4 +1,4 @@
-"""The options that `plan` and `export` share: a model, a device, a budget, an optimizer."""
+"""The options that `plan` and `export` share: a model, a device, a budget, what is trained how."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import argparse
 import importlib
 from typing import Any
 
+from edgetune.cli.budget_options import (
+    add_budget_options,
+    add_search_options,
+    budget_from,
+    time_limit_from,
+)
+from edgetune.cli.contradictions import check_request
 from edgetune.errors import RuntimeSetupError
 from edgetune.files.device_profiles import load_profile
 from edgetune.nouns.budget import Budget
+from edgetune.nouns.criterion import CRITERIA
 from edgetune.nouns.optimizer import KINDS, Optimizer
-from edgetune.nouns.plan import UpdatePlan
 from edgetune.nouns.plan_request import PlanRequest
-from edgetune.units import (
-    format_bytes,
-    format_joules,
-    format_seconds,
-    parse_bytes,
-    parse_joules,
-    parse_seconds,
-)
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:
@@ -31,42 +30,91 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         "(model, (inputs, targets), loss); or an .onnx file",
     )
     parser.add_argument("--device", required=True, help="a device id, or a profile file")
-    budget = parser.add_argument_group("budget (what is not given is unbounded)")
-    budget.add_argument("--memory", help="peak of the whole process, such as 96MiB")
-    budget.add_argument("--energy-per-step", help="energy of one update, such as 0.5J")
-    budget.add_argument("--step-seconds", help="duration of one update, such as 250ms")
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--train",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="train the parameters matching this shell-style pattern, such as 'head.*'; repeat for "
-        "more; without it edgetune chooses within the budget",
-    )
-    training.add_argument("--batch", type=int, default=8, help="samples per update (default 8)")
-    training.add_argument("--micro-batch", type=int, help="samples at once; divides the batch")
-    training.add_argument("--optimizer", choices=KINDS, default="adamw", help="(default adamw)")
-    training.add_argument("--weight-decay", type=float, default=0.0, help="(default 0)")
-    training.add_argument("--momentum", type=float, default=0.9, help="of SGD (default 0.9)")
-    training.add_argument(
-        "--calibration-samples",
-        type=int,
-        default=64,
-        help="samples of the factory's batch that importance is measured on (default 64)",
-    )
+    add_budget_options(parser, "what is not given is unbounded")
+    _add_selection_options(parser)
+    _add_importance_options(parser)
+    add_search_options(parser)
+    _add_training_options(parser)
     onnx_input = parser.add_argument_group("for an .onnx file")
     onnx_input.add_argument("--sample", metavar="FILE.npz", help="inputs by name, and targets")
     onnx_input.add_argument("--loss", default="cross-entropy", help="cross-entropy, mse, l1 or bce")
 
 
+def _add_selection_options(parser: argparse.ArgumentParser) -> None:
+    selection = parser.add_argument_group(
+        "what is trained (by default the best within the budget, proven)"
+    )
+    selection.add_argument(
+        "--train",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="the parameters matching this shell-style pattern, such as 'head.*', or shares of "
+        "them, such as 'conv.weight:in/4' (a quarter of its input channels; also out/N, and rows/N "
+        "of an embedding; N is 2, 4 or 8); repeat for more",
+    )
+    selection.add_argument(
+        "--top-k", type=int, metavar="N", help="the N most important tensors, such as 10"
+    )
+    selection.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="tensors whose importance is at least this, such as 1e-3",
+    )
+    selection.add_argument(
+        "--no-shares", action="store_true", help="whole tensors only, no shares of their channels"
+    )
+    selection.add_argument(
+        "--no-recomputation",
+        action="store_true",
+        help="keep every activation that the backward reads; by default cheap ones may be made "
+        "again there, for less memory",
+    )
+
+
+def _add_importance_options(parser: argparse.ArgumentParser) -> None:
+    importance = parser.add_argument_group("importance")
+    importance.add_argument(
+        "--criterion",
+        choices=(*CRITERIA, "user"),
+        help="how it is measured (default fisher); contribution trains every tensor alone for a "
+        "few steps and is slow; user reads --scores",
+    )
+    importance.add_argument(
+        "--scores",
+        metavar="FILE.json",
+        help='your own: {"head.weight": 2.5, ...} by parameter name; others are not trained',
+    )
+    importance.add_argument(
+        "--calibration-samples",
+        type=int,
+        default=64,
+        metavar="N",
+        help="samples of the factory's batch that it is measured on (default 64)",
+    )
+    importance.add_argument(
+        "--seed", type=int, default=0, help="of the draw of these samples (default 0)"
+    )
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    training = parser.add_argument_group("training")
+    training.add_argument("--batch", type=int, default=8, help="samples per update (default 8)")
+    training.add_argument(
+        "--micro-batch",
+        type=int,
+        help="samples at once; divides the batch (by default edgetune chooses)",
+    )
+    training.add_argument("--optimizer", choices=KINDS, default="adamw", help="(default adamw)")
+    training.add_argument("--weight-decay", type=float, default=0.0, help="(default 0)")
+    training.add_argument("--momentum", type=float, default=0.9, help="of SGD (default 0.9)")
+
+
 def request_from(options: argparse.Namespace) -> PlanRequest:
     """The request that the options make. Raises UsageError, DeviceError."""
-    budget = Budget(
-        memory_bytes=parse_bytes(options.memory) if options.memory else None,
-        energy_joules=parse_joules(options.energy_per_step) if options.energy_per_step else None,
-        step_seconds=parse_seconds(options.step_seconds) if options.step_seconds else None,
-    )
+    check_request(options)
+    budget = budget_from(options, Budget())
     optimizer = Optimizer(
         options.optimizer, weight_decay=options.weight_decay, momentum=options.momentum
     )
@@ -77,7 +125,16 @@ def request_from(options: argparse.Namespace) -> PlanRequest:
         patterns=tuple(options.train),
         batch=options.batch,
         micro_batch=options.micro_batch,
+        shares=not options.no_shares,
+        recomputation=not options.no_recomputation,
+        criterion="user" if options.scores else options.criterion or "fisher",
+        scores_file=options.scores,
         calibration_samples=options.calibration_samples,
+        seed=options.seed,
+        top_k=options.top_k,
+        threshold=options.threshold,
+        gap=options.gap or 0.0,
+        time_limit_seconds=time_limit_from(options),
     )
 
 
@@ -95,28 +152,3 @@ def workstation() -> Any:
             f"{(error.name or '').partition('.')[0]}: "
             "pip install 'edgetune[export]'"
         ) from error
-
-
-def describe_plan(plan: UpdatePlan) -> str:
-    """A plan in a few lines."""
-    cost = plan.cost
-    # A bound: no profile knows onnxruntime's overhead per operator before it is calibrated.
-    seconds = "unknown" if cost.seconds is None else f"at least {format_seconds(cost.seconds)}"
-    joules = "unknown" if cost.joules is None else format_joules(cost.joules)
-    names = plan.selection.trainable
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    return "\n".join(
-        [
-            f"device       {plan.device}",
-            f"trainable    {plan.trainable_count:,} of {plan.parameter_count:,} "
-            f"({plan.trainable_share:.1%}) in {len(names)} tensors: {shown}",
-            f"batch        {plan.batch} in micro-batches of {plan.micro_batch}, "
-            f"{plan.optimizer.kind}",
-            f"peak memory  {format_bytes(cost.peak_bytes)} predicted: process "
-            f"{format_bytes(cost.base_bytes)}, weights {format_bytes(cost.weight_bytes)}, "
-            f"optimizer {format_bytes(cost.state_bytes)}, activations "
-            f"{format_bytes(cost.activation_bytes)}",
-            f"step         {seconds}, {joules} predicted",
-            f"chosen by    {plan.certificate.method}",
-        ]
-    )

@@ -116,9 +116,10 @@ def _run(options: argparse.Namespace) -> None:
         else None
     )
     data_bytes = train.bytes + (validation.bytes if validation else 0)
-    base = session.values()
     result = Trainer(session, config).fit(train, validation, resume=options.resume)
-    write_delta(out, base, session.values(), session.digest)
+    # The values before the training are read again, so that no copy of them is held during it.
+    base, shares = open_session(options.bundle).values(), manifest.plan.selection.shares
+    write_delta(out, base, session.values(copy=False), session.digest, shares)
     if options.json:
         written = {"delta": str(out), "checkpoint": str(checkpoint)}
         print_json({"result": result, "data_bytes": data_bytes, **written})

@@ -23,7 +23,9 @@ def open_tuned(options: argparse.Namespace) -> TrainingSession:
     """The session of `options.bundle` with the values that the options name."""
     session = open_session(options.bundle)
     if options.delta:
-        session.load_values(apply_delta(read_delta(options.delta), session.values()))
+        shares = session.manifest.plan.selection.shares
+        delta = read_delta(options.delta)
+        session.load_values(apply_delta(delta, session.values(), shares))
     if options.checkpoint:
         checkpoint = read_checkpoint(options.checkpoint)
         if checkpoint.bundle_digest != session.digest:

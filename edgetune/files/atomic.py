@@ -9,18 +9,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import ENOTDIR
 from pathlib import Path
+from typing import BinaryIO
 
 from edgetune.errors import StorageError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path`; on any failure `path` keeps what it held. Raises StorageError."""
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Fill a temporary file that becomes `path` when the block ends without an error.
+
+    On any failure `path` keeps what it held and nothing is left behind; an OSError in the block
+    counts as one of the disk's. Raises StorageError.
+    """
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

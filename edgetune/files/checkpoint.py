@@ -11,18 +11,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 
 from edgetune.errors import CheckpointError
-from edgetune.files.atomic import write_atomically
+from edgetune.files.atomic import new_file
+from edgetune.files.safetensors_stream import (
+    CHUNK_BYTES,
+    encode_header,
+    parse_header,
+    read_header,
+    read_tensors,
+    tensor_chunks,
+)
 from edgetune.nouns.plain import from_plain, to_plain
 
 Array = npt.NDArray[Any]
@@ -105,81 +114,108 @@ class Checkpoint:
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, whole or not at all: what was there survives any failure.
 
-    Equal checkpoints make equal bytes. Raises StorageError.
+    Equal checkpoints make equal bytes. The arrays are written from where they are: of a strided one
+    a chunk at a time is copied, of others nothing. Raises StorageError.
     """
-    write_atomically(path, _encode(checkpoint))
+    arrays = {
+        f"{_PREFIXES[name]}{key}": np.asarray(value)
+        for name in _ARRAY_FIELDS
+        for key, value in getattr(checkpoint, name).items()
+    }
+    header = encode_header(arrays, {_METADATA_KEY: _to_json(_body(checkpoint))})
+    found = _DIGEST.search(header)
+    if found is None:
+        raise RuntimeError("the header does not end its metadata with a digest")
+    content = hashlib.sha256(header)
+    with new_file(path) as file:
+        file.write(header)
+        for chunk in tensor_chunks(arrays):
+            file.write(chunk)
+            content.update(chunk)
+        file.seek(found.start(1))
+        file.write(content.hexdigest().encode())
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at `path`; its arrays are writable and share nothing with the file.
 
+    The file is read twice, for its digest and for its arrays, and never held as a whole.
     Raises CheckpointError when it is missing, not readable, not a checkpoint, truncated, damaged,
     or of a newer schema.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return _read(path, file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"there is no checkpoint at {path}: start without resuming, or name another file"
         ) from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    _check_digest(path, data)
-    try:
-        return _decode(path, data)
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint that this version can read: {error}"
-        ) from error
 
 
 def _to_json(plain: Any) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _encode(checkpoint: Checkpoint) -> bytes:
+def _body(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All but the arrays, as JSON values, with the place where the digest goes."""
     plain = {
         f.name: to_plain(getattr(checkpoint, f.name))
         for f in dataclasses.fields(checkpoint)
         if f.name not in _ARRAY_FIELDS
     }
-    body = {"schema": CHECKPOINT_SCHEMA, "checkpoint": plain, "sha256": _NO_DIGEST}
-    arrays = {
-        f"{_PREFIXES[name]}{key}": np.asarray(value, order="C")
-        for name in _ARRAY_FIELDS
-        for key, value in getattr(checkpoint, name).items()
+    return {"schema": CHECKPOINT_SCHEMA, "checkpoint": plain, "sha256": _NO_DIGEST}
+
+
+def _read(path: Path, file: BufferedReader, size_bytes: int) -> Checkpoint:
+    header = read_header(file, size_bytes)
+    _check_digest(path, header, file)
+    file.seek(len(header))
+    try:
+        metadata, tensors = parse_header(header)
+        checkpoint = _decode(path, json.loads(metadata[_METADATA_KEY]))
+        arrays = read_tensors(file, tensors, size_bytes - len(header))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint that this version can read: {error}"
+        ) from error
+    sets: dict[str, Any] = {
+        name: {
+            key.removeprefix(prefix): value
+            for key, value in arrays.items()
+            if key.startswith(prefix)
+        }
+        for name, prefix in _PREFIXES.items()
     }
-    data: bytes = safetensors.numpy.save(arrays, {_METADATA_KEY: _to_json(body)})
-    found = _DIGEST.search(data)
-    if found is None:
-        raise RuntimeError("safetensors wrote its metadata in an unexpected way")
-    digest = hashlib.sha256(data).hexdigest().encode()
-    return b"".join((data[: found.start(1)], digest, data[found.end(1) :]))
+    return dataclasses.replace(checkpoint, **sets)
 
 
-def _check_digest(path: Path, data: bytes) -> None:
-    """Every schema, also a later one, keeps this digest: so it comes before all else."""
-    header_end = 8 + int.from_bytes(data[:8], "little")
-    found = _DIGEST.search(data, 8, min(header_end, len(data)))
+def _check_digest(path: Path, header: bytes, file: BufferedReader) -> None:
+    """Every schema, also a later one, keeps this digest: so it comes before all else.
+
+    file: its position is after `header`, and at its end when this returns.
+    """
+    found = _DIGEST.search(header)
     if found is None:
         raise CheckpointError(
             f"{path} is no edgetune checkpoint, or its header is truncated or damaged: "
             "resume from another one, or start without resuming"
         )
-    view = memoryview(data)
-    digest = hashlib.sha256(view[: found.start(1)])
-    digest.update(_NO_DIGEST.encode())
-    digest.update(view[found.end(1) :])
-    if digest.hexdigest().encode() != found.group(1):
+    content = hashlib.sha256(header[: found.start(1)])
+    content.update(_NO_DIGEST.encode())
+    content.update(header[found.end(1) :])
+    while chunk := file.read(CHUNK_BYTES):
+        content.update(chunk)
+    if content.hexdigest().encode() != found.group(1):
         raise CheckpointError(
             f"{path} is truncated or damaged: its content does not have the SHA-256 it states; "
             "resume from another one, or start without resuming"
         )
 
 
-def _decode(path: Path, data: bytes) -> Checkpoint:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    body = json.loads(header["__metadata__"][_METADATA_KEY])
+def _decode(path: Path, body: dict[str, Any]) -> Checkpoint:
+    """The checkpoint without its arrays."""
     schema = body["schema"]
     if schema > CHECKPOINT_SCHEMA:
         raise CheckpointError(
@@ -187,14 +223,4 @@ def _decode(path: Path, data: bytes) -> Checkpoint:
             "upgrade edgetune"
         )
     empty: dict[str, Any] = {name: {} for name in _ARRAY_FIELDS}
-    checkpoint = from_plain(Checkpoint, {**body["checkpoint"], **empty})
-    stored = safetensors.numpy.load(data)
-    arrays: dict[str, Any] = {
-        name: {
-            key.removeprefix(prefix): np.array(value)
-            for key, value in stored.items()
-            if key.startswith(prefix)
-        }
-        for name, prefix in _PREFIXES.items()
-    }
-    return dataclasses.replace(checkpoint, **arrays)
+    return from_plain(Checkpoint, {**body["checkpoint"], **empty})

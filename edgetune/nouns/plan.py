@@ -15,15 +15,23 @@ from edgetune.nouns.selection import Selection
 class Certificate:
     """How good the plan is known to be: `objective <= optimum <= bound`.
 
-    objective: summed importance of what is selected. bound: an upper bound on the best objective
-    any plan within the budget has. gap: `(bound - objective) / bound`, 0 when it is the best.
-    method: which planner made it, or "patterns" when the user chose (then there is no bound).
+    method: "exact" (a mixed-integer program), or how the user chose: "patterns", "threshold",
+        "top-k".
+    objective: summed importance of what is selected. everything: that of all that could be.
+    bound: an upper bound on the objective of any plan within the budget, None when the user chose.
+    gap: `(bound - objective) / bound`; 0 says that no plan within the budget is better.
+    binding: the budgets that keep the plan from being better.
+    prices: for each of them what one more unit (byte, joule, second) would add to the objective, by
+        the linear relaxation.
     """
 
     method: str
     objective: float
+    everything: float = 0.0
     bound: float | None = None
     gap: float | None = None
+    binding: tuple[str, ...] = ()
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,9 @@ class UpdatePlan:
     """What is trained on which device, within which budget, at which predicted cost.
 
     batch: samples per optimizer step; micro_batch: samples per run of the graphs, divides batch.
-    parameter_count, trainable_count: numbers of scalars. scores: importance by tensor name.
+    recomputes: whether light activations are made again in the backward instead of kept.
+    parameter_count, trainable_count: numbers of scalars. criterion: what the scores measure.
+    scores: importance by candidate name, of those that are selected.
     """
 
     device: str
@@ -44,6 +54,8 @@ class UpdatePlan:
     certificate: Certificate
     parameter_count: int
     trainable_count: int
+    recomputes: bool = False
+    criterion: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
 
     @property

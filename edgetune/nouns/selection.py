@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from edgetune.errors import SelectionError, nearest, raise_all
-from edgetune.nouns.candidate import Share
+from edgetune.nouns.candidate import Candidate, Share
 
 Value = TypeVar("Value")
 
@@ -23,6 +23,12 @@ class Selection:
 
     trainable: tuple[str, ...]
     shares: Mapping[str, Share] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate]) -> Selection:
+        """The selection of these candidates, which are in the model's order."""
+        shares = {c.parameter: c.share for c in candidates if c.share is not None}
+        return cls(tuple(c.parameter for c in candidates), shares)
 
     def __contains__(self, name: str) -> bool:
         return name in self.trainable

@@ -23,10 +23,12 @@ class Operation:
 
     name: unique, the node's name in the ONNX graph.
     operator_class: one of OPERATOR_CLASSES; "view" moves no bytes and shares its input's buffer.
-    in_place: whether the runtime may write the output over an input of the same size that nothing
-        else reads.
+    in_place: whether the runtime writes the output over the first input where it is of the same
+        size and nothing else reads it later.
     flops: multiply and add counted as two.
     module: the model's module it comes from, "" when none is known.
+    workspace_bytes: what its kernel allocates besides while it runs.
+    reads_in_part: whether it reads of its first input no more than it writes, as a lookup does.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Operation:
     flops: float
     in_place: bool = False
     module: str = ""
+    workspace_bytes: int = 0
+    reads_in_part: bool = False
 
 
 @dataclass(frozen=True)

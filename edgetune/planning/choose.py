@@ -1,139 +1,135 @@
-"""The choice of what to train within a budget.
+"""The best choice of what to train within a budget, and the proof that it is.
 
-A first planner: greedy by importance per added byte, then completed in order of importance, each
-addition accepted only when the simulated cost stays within every budget. It has no bound; the
-exact program takes its place behind the same function.
+One exact program per way of running the step (micro-batch, recomputation); the best answer wins,
+and of equal ones that with the least energy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from edgetune.errors import BudgetError
 from edgetune.nouns.budget import Budget
 from edgetune.nouns.cost import StepCost
-from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.plan import Certificate
-from edgetune.nouns.profile import DeviceProfile
 from edgetune.nouns.selection import Selection
-from edgetune.nouns.step_graph import StepGraph
-from edgetune.planning.step_cost import cost_of
-from edgetune.units import format_bytes, format_joules, format_seconds
+from edgetune.planning.budget_check import nothing_fits, require_predictions, violations
+from edgetune.planning.limits import program_of
+from edgetune.planning.program import members
+from edgetune.planning.solve import Solution, solve
+from edgetune.planning.step_cost import StepCosts
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, at which cost, and how good it is known to be."""
+    """What was chosen, how it is run, at which cost, and how good it is known to be."""
 
+    costs: StepCosts
     selection: Selection
     cost: StepCost
     certificate: Certificate
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How hard to try: stop at a relative gap, or when the time is over; then the gap is honest."""
+
+    gap: float = 0.0
+    time_limit_seconds: float | None = None
+
+
 def choose(
-    graph: StepGraph,
+    variants: Iterable[StepCosts],
     scores: Mapping[str, float],
     budget: Budget,
-    batch: int,
-    optimizer: Optimizer,
-    profile: DeviceProfile,
+    effort: Effort = Effort(),
 ) -> Choice:
-    """Choose tensors of high summed importance whose step stays within `budget`.
+    """Choose the candidates of the highest summed importance whose step stays within `budget`.
 
-    scores: importance by parameter name, greater is better; parameters without one are not
-    candidates. Raises BudgetError when not even the cheapest single tensor fits: which budget, by
-    how much, and the smallest value that would admit something.
+    variants: ways to run the same step, from the fastest to that with the least memory; drawn one
+        by one, and no further than an answer can still improve.
+    scores: importance by candidate name, greater is better; what has none, or none above zero, is
+        not selected. Raises BudgetError when not even the cheapest candidate fits: which budget, by
+        how much, and the smallest value that would admit something.
     """
-    order = {name: index for index, name in enumerate(graph.parameters)}
+    tried: list[StepCosts] = []
+    found: list[tuple[StepCosts, Solution]] = []
+    deadline = _deadline(effort)
+    for costs in variants:
+        require_predictions(costs.cost(0), budget, costs.profile)
+        tried.append(costs)
+        if violations(costs.cost(0), budget):
+            continue  # not even the forward pass
+        solution = _solved(costs, scores, budget, effort.gap, deadline)
+        found.append((costs, solution))
+        if not _could_improve(costs, solution, scores, budget, deadline):
+            break
+    found.sort(key=lambda item: -item[1].objective)
+    if not found or not found[0][1].selected:
+        raise BudgetError(nothing_fits(tried, scores, budget))
+    best = [item for item in found if item[1].objective >= found[0][1].objective * (1 - 1e-9)]
+    costs, solution = min(best, key=lambda item: item[0].cost(item[1].selected).seconds or 0.0)
+    bound = max(solution.bound for _, solution in found)
+    return _choice(costs, solution, bound, scores)
 
-    def cost_of_names(names: Sequence[str]) -> StepCost:
-        ordered = tuple(sorted(names, key=order.__getitem__))
-        return cost_of(graph, Selection(ordered), batch, optimizer, profile)
 
-    candidates = [c.name for c in graph.candidates if c.share is None and c.name in scores]
-    everything = cost_of_names(candidates)
-    require_predictions(everything, budget, profile)
-    if not violations(everything, budget):
-        return _choice(candidates, everything, scores, order)
-    alone = {name: cost_of_names([name]) for name in candidates}
-    fitting = [name for name in candidates if not violations(alone[name], budget)]
-    if not fitting:
-        raise BudgetError(_nothing_fits(alone, budget, profile))
-    least = min(cost.peak_bytes for cost in alone.values())
-    by_density = sorted(
-        fitting, key=lambda n: (-scores[n] / (alone[n].peak_bytes - least + 1024), order[n])
-    )
-    by_score = sorted(fitting, key=lambda n: (-scores[n], order[n]))
-    by_depth = sorted(fitting, key=lambda n: -order[n])
-    found = []
-    for ranking in (by_density, by_score, by_depth):
-        chosen: list[str] = []
-        for name in ranking:
-            if not violations(cost_of_names([*chosen, name]), budget):
-                chosen.append(name)
-        found.append(_choice(chosen, cost_of_names(chosen), scores, order))
-    return max(found, key=lambda choice: choice.certificate.objective)
+def _deadline(effort: Effort) -> float | None:
+    limit = effort.time_limit_seconds
+    return None if limit is None else time.monotonic() + limit
+
+
+def _solved(
+    costs: StepCosts,
+    scores: Mapping[str, float],
+    budget: Budget,
+    gap: float,
+    deadline: float | None,
+) -> Solution:
+    program, memory = program_of(costs, scores, budget)
+    left = None if deadline is None else max(deadline - time.monotonic(), 0.1)
+    return solve(program, memory, gap, left)
+
+
+def _could_improve(
+    costs: StepCosts,
+    solution: Solution,
+    scores: Mapping[str, float],
+    budget: Budget,
+    deadline: float | None,
+) -> bool:
+    """Whether a way with less memory, and no less time, could be better."""
+    if budget.memory_bytes is None:
+        return False
+    unbounded = replace(budget, memory_bytes=None)
+    best = _solved(costs, scores, unbounded, 0.0, deadline).bound
+    return best > solution.objective * (1 + 1e-9)
 
 
 def _choice(
-    names: Sequence[str], cost: StepCost, scores: Mapping[str, float], order: Mapping[str, int]
+    costs: StepCosts, solution: Solution, bound: float, scores: Mapping[str, float]
 ) -> Choice:
-    selection = Selection(tuple(sorted(names, key=order.__getitem__)))
-    total = sum(scores[name] for name in selection.trainable)
-    return Choice(selection, cost, Certificate("greedy", total))
-
-
-def violations(cost: StepCost, budget: Budget) -> list[str]:
-    """The budgets that `cost` exceeds, each as a sentence."""
-    found = []
-    if budget.memory_bytes is not None and cost.peak_bytes > budget.memory_bytes:
-        needed, allowed = format_bytes(cost.peak_bytes), format_bytes(budget.memory_bytes)
-        found.append(f"the peak memory is {needed}, the budget {allowed}")
-    if budget.energy_joules is not None and (cost.joules or 0) > budget.energy_joules:
-        needed, allowed = format_joules(cost.joules or 0), format_joules(budget.energy_joules)
-        found.append(f"a step takes {needed}, the budget is {allowed}")
-    if budget.step_seconds is not None and (cost.seconds or 0) > budget.step_seconds:
-        needed, allowed = format_seconds(cost.seconds or 0), format_seconds(budget.step_seconds)
-        found.append(f"a step takes {needed}, the budget is {allowed}")
-    return found
-
-
-def require_predictions(cost: StepCost, budget: Budget, profile: DeviceProfile) -> None:
-    """Raise BudgetError when `budget` bounds what the profile cannot predict."""
-    missing = []
-    if budget.energy_joules is not None and cost.joules is None:
-        missing.append("an energy budget needs its load power")
-    if budget.step_seconds is not None and cost.seconds is None:
-        missing.append("a time budget needs its rates and memory bandwidth")
-    if missing:
-        raise BudgetError(
-            f"the profile of {profile.id} cannot predict this: {' and '.join(missing)}; add the "
-            "measured numbers to a copy of the profile and pass the file as --device"
-        )
-
-
-def _nothing_fits(alone: Mapping[str, StepCost], budget: Budget, profile: DeviceProfile) -> str:
-    """Which budget, by how much, and what would be enough: for the tensor that exceeds it least."""
-    name = min(alone, key=lambda n: max(_shares(alone[n], budget)))
-    cost = alone[name]
-    memory, joules, seconds = (share > 1 for share in _shares(cost, budget))
-    enough = [f"--memory {-(-cost.peak_bytes // 2**20)}MiB"] if memory else []
-    if joules:
-        enough.append(f"--energy-per-step {(cost.joules or 0) * 1.001:.4g}J")
-    if seconds:
-        enough.append(f"--step-seconds {(cost.seconds or 0) * 1.001:.4g}s")
-    return (
-        f"nothing can be trained on {profile.id} within this budget: even for {name} alone, "
-        f"{'; '.join(violations(cost, budget))}. The smallest that would admit something: "
-        f"{' '.join(enough)}"
+    candidates = [costs.graph.candidates[i] for i in members(solution.selected)]
+    selection = Selection.of(candidates)
+    gap = (bound - solution.objective) / bound if bound > 0 else 0.0
+    certificate = Certificate(
+        method="exact",
+        objective=solution.objective,
+        everything=total_importance(costs, scores),
+        bound=bound,
+        gap=max(gap, 0.0),
+        binding=tuple(solution.binding),
+        prices=dict(solution.prices),
     )
+    return Choice(costs, selection, costs.cost(solution.selected), certificate)
 
 
-def _shares(cost: StepCost, budget: Budget) -> tuple[float, float, float]:
-    """How much of the memory, energy and time budgets `cost` takes; 1 is all of it."""
-    return (
-        cost.peak_bytes / budget.memory_bytes if budget.memory_bytes is not None else 0.0,
-        (cost.joules or 0) / budget.energy_joules if budget.energy_joules is not None else 0.0,
-        (cost.seconds or 0) / budget.step_seconds if budget.step_seconds is not None else 0.0,
-    )
+def total_importance(costs: StepCosts, scores: Mapping[str, float]) -> float:
+    """The summed scores of the best candidate of every parameter."""
+    best: dict[str, float] = {}
+    for candidate in costs.graph.candidates:
+        score = max(scores.get(candidate.name, 0.0), 0.0)
+        best[candidate.parameter] = max(best.get(candidate.parameter, 0.0), score)
+    return math.fsum(best.values())

@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from edgetune.nouns.profile import DeviceProfile
 from edgetune.nouns.step_graph import Operation, StepGraph
 
 
-def step_seconds(
-    operations: Sequence[Operation], graph: StepGraph, profile: DeviceProfile
+def operation_seconds(
+    operation: Operation, graph: StepGraph, profile: DeviceProfile
 ) -> float | None:
-    """Duration of running `operations` once, in seconds.
+    """Duration of running `operation` once, in seconds.
 
-    Each operation takes the longer of computing and moving its bytes (the roofline: Williams,
-    Waterman and Patterson, 2009), plus the profile's overhead per operator. None where the profile
-    lacks the bandwidth or the rate of a class that is used.
+    The longer of computing and moving its bytes (the roofline: Williams, Waterman and Patterson,
+    2009), plus the profile's overhead per operator. None where the profile lacks the bandwidth or
+    the rate of the operation's class.
     """
-    bandwidth = profile.bandwidth_bytes_per_second
-    if bandwidth is None:
+    if operation.operator_class == "view":
+        return 0.0
+    moving = moving_seconds(moved_bytes(operation, graph), profile)
+    computing: float | None = 0.0
+    if operation.operator_class != "elementwise":
+        rate = profile.flops_per_second.get(operation.operator_class)
+        computing = None if rate is None else operation.flops / rate.value
+    if moving is None or computing is None:
         return None
     overhead = profile.dispatch_seconds.value if profile.dispatch_seconds else 0.0
-    total = 0.0
-    for operation in operations:
-        if operation.operator_class == "view":
-            continue
-        moving = moved_bytes(operation, graph) / bandwidth.value
-        computing = 0.0
-        if operation.operator_class != "elementwise":
-            rate = profile.flops_per_second.get(operation.operator_class)
-            if rate is None:
-                return None
-            computing = operation.flops / rate.value
-        total += max(moving, computing) + overhead
-    return total
+    return max(moving, computing) + overhead
+
+
+def moving_seconds(count: float, profile: DeviceProfile) -> float | None:
+    """Duration of reading or writing `count` bytes, None where the bandwidth is unknown."""
+    bandwidth = profile.bandwidth_bytes_per_second
+    return None if bandwidth is None else count / bandwidth.value
 
 
 def moved_bytes(operation: Operation, graph: StepGraph) -> int:
     """Bytes an operation reads and writes; a view moves none."""
     if operation.operator_class == "view":
         return 0
-    return sum(graph.tensor_bytes[name] for name in (*operation.inputs, *operation.outputs) if name)
+    written = sum(graph.tensor_bytes[name] for name in operation.outputs)
+    read = [graph.tensor_bytes[name] for name in operation.inputs if name]
+    if operation.reads_in_part:
+        read[0] = min(read[0], written)
+    return sum(read) + written
 
 
 def step_joules(seconds: float | None, profile: DeviceProfile) -> float | None:

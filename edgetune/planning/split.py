@@ -116,14 +116,14 @@ def _light_path(
     open_tensors = [tensor]
     while open_tensors:
         maker = makers[open_tensors.pop()]
-        if not _is_light(graph, maker):
+        if not is_light(graph, maker):
             return None
         path.add(maker)
         open_tensors += [n for n in maker.inputs if n in makers and n not in there]
     return path
 
 
-def _is_light(graph: StepGraph, operation: Operation) -> bool:
+def is_light(graph: StepGraph, operation: Operation) -> bool:
     """Whether an operation costs no more than a few FLOPs per byte that it writes."""
     if operation.operator_class not in ("elementwise", "view"):
         return False

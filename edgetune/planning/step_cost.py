@@ -1,25 +1,186 @@
-"""The predicted cost of a selection: what is emitted, simulated."""
+"""The predicted cost of a selection: what is emitted, simulated.
+
+Every part of a cost is a coverage function of the selection: amounts that count when any of some
+candidates is selected, or the largest of such sums. Three laws follow: a larger selection never
+costs less, `cost(A or B) <= cost(A) + cost(B)`, and the cheapest selection is a single candidate.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from edgetune.nouns.cost import StepCost
 from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.profile import DeviceProfile
 from edgetune.nouns.selection import Selection
-from edgetune.nouns.step_graph import Operation, StepGraph
-from edgetune.planning.device_time import moved_bytes, step_joules, step_seconds
-from edgetune.planning.liveness import Peak, simulate_peak
+from edgetune.nouns.step_graph import StepGraph
+from edgetune.planning.buffers import buffers_of
+from edgetune.planning.device_time import (
+    moved_bytes,
+    moving_seconds,
+    operation_seconds,
+    step_joules,
+)
+from edgetune.planning.held_features import boundaries_of
+from edgetune.planning.moments import Moments, selection_level
+from edgetune.planning.needs import needs_of
 from edgetune.planning.process_memory import (
     ALLOCATOR_OVERHEAD,
     BASE_PROCESS_BYTES,
     BYTES_PER_OPERATION,
-    CHECKPOINT_COPIES,
-    PREPACKED_SHARE,
+    LOADING_COPIES,
+    SAVED_COPIES,
+    SHARE_TEMPORARIES,
     UPDATE_TEMPORARIES,
 )
-from edgetune.planning.split import Split, split_step
+
+# Sums of floating-point bytes in another order differ by less.
+ROUNDING_BYTES = 1e-3
+
+Amounts = list[tuple[float, int]]  # (amount, the candidates any of which it takes)
+
+
+class StepCosts:
+    """The costs of every selection of one dense step, as a batch of `batch` samples.
+
+    Selections are bitmasks over `graph.candidates` (see edgetune.planning.needs).
+    seconds: amounts of one step, None where the profile cannot tell.
+    """
+
+    def __init__(
+        self, graph: StepGraph, batch: int, optimizer: Optimizer, profile: DeviceProfile
+    ) -> None:
+        self.graph, self.profile = graph, profile
+        self.needs = needs_of(graph)
+        self._micro_batches = -(-batch // graph.batch)
+        self._slots = len(optimizer.slots)
+        self._sizes = [graph.tensor_bytes[c.gradient] for c in graph.candidates]
+        self.seconds = self._seconds()
+        buffers = buffers_of(graph, self.needs)
+        self.moments = Moments(
+            len(graph.operations), buffers, boundaries_of(graph, self.needs, buffers)
+        )
+        self._parameters = set(graph.parameters)
+        self.feeds = sum(graph.tensor_bytes[name] for name in (*graph.inputs, *graph.labels))
+        self.weights = self._weights()
+
+    def state_bytes(self, candidate: int) -> int:
+        """Accumulated gradient and optimizer state of the candidate of that number."""
+        return (1 + self._slots) * self._sizes[candidate]
+
+    def states(self) -> Amounts:
+        """Accumulated gradients and optimizer state."""
+        return [(self.state_bytes(i), 1 << i) for i in range(len(self._sizes))]
+
+    def checkpoint_bytes(self, candidate: int) -> float:
+        """What writing checkpoints and the delta holds besides: the initial values, read again."""
+        whole = self.graph.tensor_bytes[self.graph.candidates[candidate].parameter]
+        return SAVED_COPIES * self._sizes[candidate] + whole
+
+    def update_bytes(self, candidate: int) -> float:
+        """Temporaries of the update graph; it updates one tensor after the other."""
+        whole = self.graph.candidates[candidate].share is None
+        return (UPDATE_TEMPORARIES if whole else SHARE_TEMPORARIES) * self._sizes[candidate]
+
+    def workspaces(self) -> Amounts:
+        """What each kernel allocates while it runs; the largest counts."""
+        operations = zip(self.graph.operations, self.needs.needed_by, strict=True)
+        return [(o.workspace_bytes, users) for o, users in operations if o.workspace_bytes]
+
+    def loading_bytes(self) -> int:
+        """What rearranging the largest convolution's weight takes when the prefix is loaded."""
+        kinds = ("convolution", "depthwise")
+        weights = [
+            self.graph.tensor_bytes[operation.inputs[1]]
+            for operation in self.graph.operations
+            if operation.operator_class in kinds and operation.inputs[1] in self._parameters
+        ]
+        return LOADING_COPIES * max(weights, default=0)
+
+    def operations_bytes(self) -> Amounts:
+        """The runtime's own objects per operation."""
+        return [(BYTES_PER_OPERATION, users) for users in self.needs.needed_by]
+
+    def operation_flops(self) -> Amounts:
+        """FLOPs of one step."""
+        return [
+            (operation.flops * self._micro_batches, users)
+            for operation, users in zip(self.graph.operations, self.needs.needed_by, strict=True)
+        ]
+
+    def bits_of(self, selection: Selection) -> int:
+        """The bitmask of `selection`. Raises SelectionError for what has no gradient here."""
+        chosen = self.graph.selected(selection)
+        place = {candidate.name: index for index, candidate in enumerate(self.graph.candidates)}
+        return sum(1 << place[candidate.name] for candidate in chosen)
+
+    def cost(self, selected: int) -> StepCost:
+        """The cost of the selection with that bitmask; of 0 the forward pass alone."""
+        bits = selected | self.needs.always
+        chosen = list(_bits(selected))
+        base = BASE_PROCESS_BYTES + int(_total(self.operations_bytes(), bits))
+        weights = int(_total(self.weights, bits))
+        state = sum(self.state_bytes(index) for index in chosen)
+        worst, at = max(self._phases(bits, chosen))
+        largest = math.ceil(worst - ROUNDING_BYTES)
+        seconds = None if self.seconds is None else _total(self.seconds, bits)
+        runs = [
+            o for o, u in zip(self.graph.operations, self.needs.needed_by, strict=True) if u & bits
+        ]
+        return StepCost(
+            peak_bytes=base + weights + state + largest,
+            base_bytes=base,
+            weight_bytes=weights,
+            state_bytes=state,
+            activation_bytes=largest,
+            peak_at=at,
+            flops=_total(self.operation_flops(), bits),
+            moved_bytes=sum(moved_bytes(o, self.graph) for o in runs) * self._micro_batches,
+            seconds=seconds,
+            joules=step_joules(seconds, self.profile),
+        )
+
+    def _phases(self, bits: int, chosen: Sequence[int]) -> list[tuple[float, str]]:
+        """Bytes and names of the moments that may be the worst of a step."""
+        worst = max(self.moments.worst(selection_level(bits)), key=lambda m: m.bytes)
+        workspace = max((b for b, users in self.workspaces() if users & bits), default=0)
+        return [
+            (
+                ALLOCATOR_OVERHEAD * (worst.bytes + self.feeds) + workspace,
+                self.graph.operations[worst.operation].name,
+            ),
+            (self.loading_bytes(), "loading"),
+            (max((self.update_bytes(index) for index in chosen), default=0), "update"),
+            (sum(self.checkpoint_bytes(index) for index in chosen), "checkpoint"),
+        ]
+
+    def _weights(self) -> Amounts:
+        """Every weight once, for as long as an operation that reads it is needed."""
+        made = {name for operation in self.graph.operations for name in operation.outputs}
+        others = made.union(self.graph.inputs, self.graph.labels)
+        users: dict[str, int] = {}
+        for operation, needed_by in zip(self.graph.operations, self.needs.needed_by, strict=True):
+            for name in operation.inputs:
+                if name not in others:
+                    users[name] = users.get(name, 0) | needed_by
+        return [(self.graph.tensor_bytes[name], mask) for name, mask in users.items()]
+
+    def _seconds(self) -> Amounts | None:
+        amounts: Amounts = []
+        for operation, users in zip(self.graph.operations, self.needs.needed_by, strict=True):
+            seconds = operation_seconds(operation, self.graph, self.profile)
+            if seconds is None:
+                return None
+            amounts.append((seconds * self._micro_batches, users))
+        for index, size in enumerate(self._sizes):
+            # Each micro-batch adds a gradient; an update reads and writes value and slots.
+            accesses = 3 * self._micro_batches + 2 + 2 * self._slots
+            seconds = moving_seconds(accesses * size, self.profile)
+            if seconds is None:
+                return None
+            amounts.append((seconds, 1 << index))
+        return amounts
 
 
 def cost_of(
@@ -33,80 +194,15 @@ def cost_of(
 
     Memory follows the phases of a step: the prefix, then the tail with the prefix's features, then
     the update, then a checkpoint; the phases do not overlap. Gradients add up in place, and values
-    and optimizer state are updated in place.
+    and optimizer state are updated in place. Raises SelectionError.
     """
-    split = split_step(graph, selection)
-    trainable_bytes = sum(graph.tensor_bytes[name] for name in selection.trainable)
-    weight_bytes = trainable_bytes + _frozen_bytes(graph, split, selection)
-    slots = len(optimizer.slots) * trainable_bytes
-    accumulated = trainable_bytes
-    widest = max(graph.tensor_bytes[name] for name in selection.trainable)
-    phases = [
-        *(_with_overhead(peak) for peak in _phase_peaks(graph, split)),
-        _with_overhead(Peak(UPDATE_TEMPORARIES * widest, "update")),
-        Peak(int(CHECKPOINT_COPIES * (trainable_bytes + slots)), "checkpoint"),
-    ]
-    largest = max(phases, key=lambda peak: peak.bytes)
-    operations = (*split.prefix, *split.tail)
-    micro_batches = -(-batch // graph.batch)
-    base = BASE_PROCESS_BYTES + BYTES_PER_OPERATION * (len(operations) + len(split.constants))
-    seconds = step_seconds(operations, graph, profile)
-    seconds = None if seconds is None else seconds * micro_batches
-    moved = sum(moved_bytes(operation, graph) for operation in operations)
-    return StepCost(
-        peak_bytes=base + weight_bytes + slots + accumulated + largest.bytes,
-        base_bytes=base,
-        weight_bytes=weight_bytes,
-        state_bytes=slots + accumulated,
-        activation_bytes=largest.bytes,
-        peak_at=largest.at,
-        flops=sum(operation.flops for operation in operations) * micro_batches,
-        moved_bytes=moved * micro_batches,
-        seconds=seconds,
-        joules=step_joules(seconds, profile),
-    )
+    costs = StepCosts(graph, batch, optimizer, profile)
+    return costs.cost(costs.bits_of(selection))
 
 
-def _with_overhead(peak: Peak) -> Peak:
-    return Peak(int(ALLOCATOR_OVERHEAD * peak.bytes), peak.at)
+def _bits(mask: int) -> list[int]:
+    return [index for index in range(mask.bit_length()) if mask >> index & 1]
 
 
-def _phase_peaks(graph: StepGraph, split: Split) -> tuple[Peak, Peak]:
-    """Peaks of the prefix and of the tail, each with the feeds that are alive meanwhile."""
-    inputs = _sum(graph, (*graph.inputs, *graph.labels))
-    prefix = simulate_peak(split.prefix, graph.tensor_bytes, split.features)
-    # Each gradient is added to its accumulator, in place, as soon as it is there.
-    tail = simulate_peak(split.tail, graph.tensor_bytes, (graph.loss, graph.correct))
-    features = _sum(graph, split.features)
-    return (
-        Peak(prefix.bytes + inputs, prefix.at),
-        Peak(tail.bytes + inputs + features, tail.at),
-    )
-
-
-def _sum(graph: StepGraph, names: Sequence[str]) -> int:
-    return sum(graph.tensor_bytes[name] for name in names)
-
-
-def _frozen_bytes(graph: StepGraph, split: Split, selection: Selection) -> int:
-    """Frozen weights, each once, with the share that the runtime keeps a second time prepared."""
-    made: set[str] = set()
-    read: set[str] = set()
-    prepared: set[str] = set()
-    for operation in (*split.constants, *split.prefix, *split.tail):
-        made.update(operation.outputs)
-        read.update(operation.inputs)
-        if operation.operator_class in ("matmul", "convolution", "depthwise"):
-            prepared.update(operation.inputs[1:])
-    outside = read - made - set(selection.trainable) - set(graph.inputs) - set(graph.labels)
-    folded = _folded_bytes(graph, split.constants, split)
-    frozen = sum(graph.tensor_bytes[name] for name in outside if name)
-    copies = sum(graph.tensor_bytes[name] for name in outside & prepared)
-    return frozen + folded + int(PREPACKED_SHARE * copies)
-
-
-def _folded_bytes(graph: StepGraph, constants: Sequence[Operation], split: Split) -> int:
-    """Results of constant operations that stay: those that a data-dependent operation reads."""
-    made = {name for operation in constants for name in operation.outputs}
-    read = {name for o in (*split.prefix, *split.tail) for name in o.inputs}
-    return sum(graph.tensor_bytes[name] for name in made & read)
+def _total(amounts: Amounts, bits: int) -> float:
+    return sum(amount for amount, users in amounts if users & bits)

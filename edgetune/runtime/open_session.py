@@ -20,7 +20,8 @@ def open_session(folder: Path) -> TrainingSession:
     """
     session = open_as_exported(folder)
     if TUNED in session.manifest.digests:
-        session.load_values(apply_delta(read_delta(folder / TUNED), session.values()))
+        shares = session.manifest.plan.selection.shares
+        session.load_values(apply_delta(read_delta(folder / TUNED), session.values(), shares))
     return session
 
 

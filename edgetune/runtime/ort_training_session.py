@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,48 +24,17 @@ from edgetune.errors import (
     UsageError,
 )
 from edgetune.files.atomic import write_atomically
+from edgetune.files.onnx_weights import read_initializers, read_model
+from edgetune.nouns.bundle_names import PREDICT
 from edgetune.nouns.manifest import Manifest
+from edgetune.nouns.slices import put_slices
 from edgetune.runtime.expected_arrays import check_expected_arrays
-from edgetune.runtime.onnxruntime_packages import check_one_onnxruntime
+from edgetune.runtime.merge import merge
+from edgetune.runtime.ort_training_api import import_training_api
 from edgetune.runtime.session import Array, Arrays, MicroBatch, MicroResult
 
 STATE_KEY = "ort_checkpoint"
-_ERRORS_ONLY = 3
 _DIGEST_PROPERTY = "edgetune_bundle"
-
-
-@dataclass(frozen=True)
-class _Api:
-    """The modules of onnxruntime that are used."""
-
-    training: Any
-    runtime: Any
-
-
-def _import_api() -> _Api:
-    check_one_onnxruntime()
-    try:
-        import onnxruntime  # noqa: PLC0415  (most devices have no training package)
-        from onnxruntime.training import api  # noqa: PLC0415
-
-        # It warns about its own gradient graphs, in colours, on every load.
-        onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
-    except ImportError as error:
-        raise RuntimeSetupError(
-            f"this is an ort-training bundle, and onnxruntime.training cannot be imported "
-            f"({error}): it needs onnxruntime-training-cpu 1.19.2 (x86-64, CPython up to 3.12) and "
-            "torch beside it; elsewhere export with --format portable"
-        ) from error
-    return _Api(api, onnxruntime)
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """ORT's objects around one checkpoint; the module and the optimizer share its memory."""
-
-    checkpoint: Any
-    module: Any
-    optimizer: Any
 
 
 class OrtTrainingSession:
@@ -77,33 +45,16 @@ class OrtTrainingSession:
     """
 
     def __init__(self, folder: Path, manifest: Manifest, digest: str) -> None:
-        self._api = _import_api()
+        self._api = import_training_api()
         self._folder, self._manifest, self._digest = folder, manifest, digest
         try:
-            self._loaded = self._load(folder / "checkpoint")
+            self._loaded = self._api.load(folder, folder / "checkpoint")
         except RuntimeError as error:
             raise BundleError(
                 f"ONNX Runtime training cannot load the bundle {folder}: {error}"
             ) from error
         self._loaded.checkpoint.properties[_DIGEST_PROPERTY] = digest
         self._pending = 0
-
-    def _load(self, checkpoint: Path) -> _Loaded:
-        """Raises RuntimeError when ORT refuses a file."""
-        options = self._api.runtime.SessionOptions()
-        # The memory pattern nearly doubles the peak (862 against 462 MiB, MobileNetV2, batch 8).
-        options.enable_mem_pattern = False
-        options.log_severity_level = _ERRORS_ONLY
-        state = self._api.training.CheckpointState.load_checkpoint(checkpoint)
-        module = self._api.training.Module(
-            self._folder / "training_model.onnx",
-            state,
-            # Never without: evaluating with no eval model is a segmentation fault.
-            self._folder / "eval_model.onnx",
-            session_options=options,
-        )
-        optimizer = self._api.training.Optimizer(self._folder / "optimizer_model.onnx", module)
-        return _Loaded(state, module, optimizer)
 
     @property
     def manifest(self) -> Manifest:
@@ -159,7 +110,7 @@ class OrtTrainingSession:
 
     def load_gradients(self, gradients: Arrays) -> None:
         """Put `gradients` in the place of accumulated ones; raises DataError on a mismatch."""
-        check_expected_arrays("gradients", gradients, self.values(), DataError)
+        check_expected_arrays("gradients", gradients, self.values(copy=False), DataError)
         for name, memory in self._gradients().items():
             np.copyto(memory, gradients[name])
         self._pending = 1
@@ -224,7 +175,13 @@ class OrtTrainingSession:
         return dict(zip(module.output_names(), results, strict=True))
 
     def write_inference_model(self, out: Path) -> None:
-        """Write ORT's own inference model with the present values to `out`, atomically."""
+        """Write ORT's own inference model with the present values to `out`, atomically.
+
+        Where slices are trained, that would hold cut tensors: the bundle has one of whole ones.
+        """
+        if self._manifest.plan.selection.shares:
+            merge(self._folder / PREDICT, self._whole_values(), out)
+            return
         names = [spec.name for spec in self._manifest.signature.outputs]
         with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
             path = Path(folder) / "model.onnx"
@@ -234,20 +191,35 @@ class OrtTrainingSession:
             except RuntimeError as error:
                 raise BundleError(f"ONNX Runtime cannot write the model: {error}") from error
 
-    def values(self) -> dict[str, Array]:
+    def _whole_values(self) -> dict[str, Array]:
+        """The trained tensors, whole."""
+        values, shares = self.values(), self._manifest.plan.selection.shares
+        wholes = read_initializers(read_model(self._folder / PREDICT), self._folder, values)
+        for name, slices in values.items():
+            wholes[name] = wholes[name].copy()
+            put_slices(wholes[name], shares.get(name), slices)
+        return wholes
+
+    def values(self, *, copy: bool = True) -> dict[str, Array]:
         """The trainable values, by parameter name, in the order of the selection."""
         parameters = self._loaded.checkpoint.parameters
         names = self._manifest.plan.selection.trainable
-        return {name: np.array(parameters[name].data) for name in names}
+        views = {name: parameters[name].data for name in names}
+        for view in views.values():
+            view.flags.writeable = False
+        return {name: view.copy() for name, view in views.items()} if copy else views
 
     def load_values(self, values: Arrays) -> None:
         """Replace the trainable values; raises DataError when a name, shape or type differs."""
-        check_expected_arrays("values", values, self.values(), DataError)
+        check_expected_arrays("values", values, self.values(copy=False), DataError)
         for name, value in values.items():
             self._loaded.checkpoint.parameters[name] = np.ascontiguousarray(value, np.float32)
 
-    def state(self) -> dict[str, Array]:
-        """ORT's own checkpoint, optimizer state included, as bytes: (size,) uint8."""
+    def state(self, *, copy: bool = True) -> dict[str, Array]:
+        """ORT's own checkpoint, optimizer state included, as bytes: (size,) uint8.
+
+        copy: ORT cannot do without.
+        """
         with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
             path = Path(folder) / "checkpoint"
             try:
@@ -262,7 +234,7 @@ class OrtTrainingSession:
                 ) from error
         return {STATE_KEY: np.frombuffer(data, np.uint8)}
 
-    def load_state(self, state: Arrays) -> None:
+    def load_state(self, state: Arrays, *, copy: bool = True) -> None:
         """Continue from what `state` returned; raises CheckpointError, changing nothing."""
         data = state.get(STATE_KEY)
         if set(state) != {STATE_KEY} or data is None or data.dtype != np.uint8:
@@ -273,11 +245,11 @@ class OrtTrainingSession:
         with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
             path = Path(folder) / "checkpoint"
             try:
-                path.write_bytes(data.tobytes())
+                path.write_bytes(np.ascontiguousarray(data).data)
             except OSError as error:
                 raise StorageError(f"cannot write to {folder}: {error}") from error
             try:
-                loaded = self._load(path)
+                loaded = self._api.load(self._folder, path)
             except RuntimeError as error:
                 raise CheckpointError(f"the checkpoint cannot be read: {error}") from error
         self._check_checkpoint(loaded.checkpoint)
@@ -293,7 +265,8 @@ class OrtTrainingSession:
                 "checkpoints of this bundle"
             )
         values = {name: parameter.data for name, parameter in checkpoint.parameters}
-        check_expected_arrays("checkpoint values", values, self.values(), CheckpointError)
+        expected = self.values(copy=False)
+        check_expected_arrays("checkpoint values", values, expected, CheckpointError)
 
 
 def _result(outputs: Mapping[str, Array]) -> MicroResult:

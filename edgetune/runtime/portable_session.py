@@ -31,12 +31,15 @@ from edgetune.nouns.bundle_names import (
     slot_name,
 )
 from edgetune.nouns.manifest import Manifest
+from edgetune.nouns.slices import put_slices, share_problems, take_slices
+from edgetune.runtime.allocator import return_freed_buffers
 from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.merge import merge
 from edgetune.runtime.onnxruntime_packages import import_onnxruntime
 from edgetune.runtime.session import Array, Arrays, MicroBatch, MicroResult
 
 _UPDATES = "updates"
+_TRAINING = (GRADIENTS, UPDATE)
 
 
 class PortableSession:
@@ -50,13 +53,22 @@ class PortableSession:
         self._onnxruntime = import_onnxruntime()
         self._folder, self._manifest, self._digest = folder, manifest, digest
         self._graphs: dict[str, Any] = {}
+        self._shares = manifest.plan.selection.shares
+        # Whole tensors, because the graphs read them whole; all else here is of slices.
         self._values = _initial_values(folder, manifest)
-        self._slots = {
-            slot_name(slot, name): np.zeros_like(value)
-            for slot in manifest.plan.optimizer.slots
+        shapes = {
+            name: self._shares[name].shape(value.shape) if name in self._shares else value.shape
             for name, value in self._values.items()
         }
-        self._accumulated = {ACCUMULATED + n: np.zeros_like(v) for n, v in self._values.items()}
+        self._slots = {
+            slot_name(slot, name): np.zeros(shape, self._values[name].dtype)
+            for slot in manifest.plan.optimizer.slots
+            for name, shape in shapes.items()
+        }
+        self._accumulated = {
+            ACCUMULATED + name: np.zeros(shape, self._values[name].dtype)
+            for name, shape in shapes.items()
+        }
         self._pending = 0
         self._updates = 0
 
@@ -80,10 +92,10 @@ class PortableSession:
     def gradients(self) -> dict[str, Array]:
         if not self._pending:
             return {}
-        return {n.removeprefix(ACCUMULATED): g.copy() for n, g in self._accumulated.items()}
+        return {name: gradient.copy() for name, gradient in self._like_values().items()}
 
     def load_gradients(self, gradients: Arrays) -> None:
-        check_expected_arrays("gradients", gradients, self._values, DataError)
+        check_expected_arrays("gradients", gradients, self._like_values(), DataError)
         for name, gradient in gradients.items():
             np.copyto(self._accumulated[ACCUMULATED + name], gradient)
         self._pending = 1
@@ -142,26 +154,41 @@ class PortableSession:
     def write_inference_model(self, out: Path) -> None:
         merge(self._folder / PREDICT, self._values, out)
 
-    def values(self) -> dict[str, Array]:
-        return {name: value.copy() for name, value in self._values.items()}
+    def values(self, *, copy: bool = True) -> dict[str, Array]:
+        return {
+            name: take_slices(whole, self._shares.get(name))
+            if copy or name in self._shares
+            else _read_only(whole)
+            for name, whole in self._values.items()
+        }
 
     def load_values(self, values: Arrays) -> None:
-        check_expected_arrays("values", values, self._values, DataError)
-        for name, value in self._values.items():
-            np.copyto(value, values[name])
+        check_expected_arrays("values", values, self._like_values(), DataError)
+        self._put(values)
 
-    def state(self) -> dict[str, Array]:
-        arrays = {**self._values, **self._slots}
-        updates = np.asarray(self._updates, np.int64)
-        return {**{name: array.copy() for name, array in arrays.items()}, _UPDATES: updates}
+    def state(self, *, copy: bool = True) -> dict[str, Array]:
+        slots = {n: slot.copy() if copy else _read_only(slot) for n, slot in self._slots.items()}
+        return {**self.values(copy=copy), **slots, _UPDATES: np.asarray(self._updates, np.int64)}
 
-    def load_state(self, state: Arrays) -> None:
-        present = {**self._values, **self._slots}
-        expected = {**present, _UPDATES: np.asarray(0, np.int64)}
+    def load_state(self, state: Arrays, *, copy: bool = True) -> None:
+        updates = np.asarray(0, np.int64)
+        expected = {**self._like_values(), **self._slots, _UPDATES: updates}
         check_expected_arrays("checkpoint values", state, expected, CheckpointError)
-        for name, array in present.items():
-            np.copyto(array, state[name])
+        self._put(state)
+        if copy:
+            for name, array in self._slots.items():
+                np.copyto(array, state[name])
+        else:
+            self._slots = {name: state[name] for name in self._slots}
         self._updates, self._pending = int(state[_UPDATES]), 0
+
+    def _put(self, values: Arrays) -> None:
+        for name, whole in self._values.items():
+            put_slices(whole, self._shares.get(name), values[name])
+
+    def _like_values(self) -> dict[str, Array]:
+        """The gradients' own memory: arrays by parameter name, shaped like the trainable values."""
+        return {name: self._accumulated[ACCUMULATED + name] for name in self._values}
 
     def _tail_feeds(self, batch: MicroBatch) -> dict[str, Array]:
         """What gradient and evaluation graphs read: features, or the inputs themselves."""
@@ -208,8 +235,14 @@ class PortableSession:
         return self._onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
     def _graph(self, name: str) -> Any:
-        """The named graph, loaded when it is first needed."""
+        """The named graph, loaded when it is first needed.
+
+        Training, evaluation and prediction hold the same weights: one of them is loaded at a time.
+        """
         if name not in self._graphs:
+            together = _TRAINING if name in _TRAINING else (name,)
+            kept = (FEATURES, *together)
+            self._graphs = {n: graph for n, graph in self._graphs.items() if n in kept}
             self._graphs[name] = _load_graph(self._onnxruntime, self._folder / name)
         return self._graphs[name]
 
@@ -231,11 +264,22 @@ def _blaming_data(graph: str) -> Iterator[None]:
 
 
 def _load_graph(onnxruntime: Any, path: Path) -> Any:
+    return_freed_buffers()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Without arena and patterns the process holds what is alive, which is what the plan predicts.
+    # So that the process holds what the plan predicts: no arena keeps what a step has freed, no
+    # dead buffer waits for a tensor of its shape, and tensors lie in one block, which costs fewer
+    # page faults than a mapping each.
     options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
+    options.enable_mem_pattern = True
+    if path.name in (GRADIENTS, EVALUATE, UPDATE):
+        # Executed as written, in the order that was simulated. Fused nodes would count as the last
+        # ones; prepared weights would be held twice, and save nothing here.
+        levels, orders = onnxruntime.GraphOptimizationLevel, onnxruntime.ExecutionOrder
+        options.graph_optimization_level = levels.ORT_DISABLE_ALL
+        options.execution_order = orders.PRIORITY_BASED
+        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, one per status code
@@ -250,8 +294,21 @@ def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:
         raise BundleError(f"cannot read {path}: {error}; copy the bundle again") from error
     names: Iterable[str] = manifest.plan.selection.trainable
     missing = [f"{name} is missing" for name in names if name not in found]
-    raise_all(BundleError, f"{path} does not fit the manifest", missing)
+    misfits = [
+        problem
+        for name, share in manifest.plan.selection.shares.items()
+        if name in found
+        for problem in share_problems(name, share, found[name].shape)
+    ]
+    raise_all(BundleError, f"{path} does not fit the manifest", [*missing, *misfits])
     return {name: np.ascontiguousarray(found[name]) for name in names}
+
+
+def _read_only(array: Array) -> Array:
+    """The memory of `array`, which cannot be written through what is returned."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _micro_result(results: Mapping[str, Any]) -> MicroResult:

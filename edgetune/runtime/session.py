@@ -78,14 +78,24 @@ class TrainingSession(Protocol):
     def write_inference_model(self, out: Path) -> None:
         """Write a self-contained ONNX inference model with the present values, atomically."""
 
-    def values(self) -> dict[str, Array]:
-        """The trainable values, by parameter name."""
+    def values(self, *, copy: bool = True) -> dict[str, Array]:
+        """The trainable values, by parameter name.
+
+        copy: without, what needs no slicing is the session's own memory, not writable and
+        valid until the session next changes.
+        """
 
     def load_values(self, values: Arrays) -> None:
         """Replace the trainable values; raises DataError when a name or shape differs."""
 
-    def state(self) -> dict[str, Array]:
-        """All that `load_state` needs to continue bit for bit: values, slots, update count."""
+    def state(self, *, copy: bool = True) -> dict[str, Array]:
+        """All that `load_state` needs to continue bit for bit: values, slots, update count.
 
-    def load_state(self, state: Arrays) -> None:
-        """Continue from what `state` returned; raises CheckpointError when it does not fit."""
+        copy: as for `values`.
+        """
+
+    def load_state(self, state: Arrays, *, copy: bool = True) -> None:
+        """Continue from what `state` returned; raises CheckpointError when it does not fit.
+
+        copy: without, the session may keep the arrays, contiguous ones, and write to them.
+        """

@@ -232,8 +232,9 @@ class _Loop:
 
     def _save(self) -> Path | None:
         """Write the checkpoint, if one is configured; values that are lost must not replace it."""
-        for name, value in self._session.values().items():
-            if not np.isfinite(value).all():
+        for name, value in self._session.values(copy=False).items():
+            # Its extremes tell, without a temporary of its size.
+            if not np.isfinite([value.min(initial=0), value.max(initial=0)]).all():
                 raise TrainingError(
                     f"the last update made {name} infinite or NaN, at step {self._run.step}: "
                     f"lower the learning rate, or clip the gradients (clip_norm){self._kept()}"

@@ -109,7 +109,7 @@ class TrainingRun:
             raise CheckpointError("cannot resume: no checkpoint is configured")
         saved = read_checkpoint(path)
         raise_all(CheckpointError, f"cannot resume from {path}", self._differences(saved))
-        self._session.load_state(saved.state)
+        self._session.load_state(saved.state, copy=False)
         self.step, self.epoch, self.batch_in_epoch = saved.step, saved.epoch, saved.batch_in_epoch
         self.history = list(saved.history)
         self.best_epoch, self._best_metric = saved.best_epoch, saved.best_metric
@@ -125,14 +125,15 @@ class TrainingRun:
         if best is None or (metric > best if higher_is_better else metric < best):
             self._best_metric, self.best_epoch, self._stale_epochs = metric, self.epoch, 0
             if self._config.patience is not None and self._config.restore_best:
-                self._best_values = {k: np.array(v) for k, v in self._session.values().items()}
+                self._best_values.clear()  # before the next copy is made
+                self._best_values = self._session.values()
         else:
             self._stale_epochs += 1
 
     def _checkpoint(self) -> Checkpoint:
         _, random_state = epoch_order(self._samples, self._config.seed, self.epoch)
         return Checkpoint(
-            state=self._session.state(),
+            state=self._session.state(copy=False),
             bundle_digest=self._session.digest,
             step=self.step,
             epoch=self.epoch,

@@ -24,10 +24,11 @@ def write_tuned_bundle(bundle: Path, delta: Path, out: Path) -> None:
         raise UsageError(f"--out {out} exists: choose a new folder")
     present = open_session(bundle)
     exported = open_as_exported(bundle)
-    tuned = apply_delta(read_delta(delta), present.values())
+    shares = exported.manifest.plan.selection.shares
+    tuned = apply_delta(read_delta(delta), present.values(), shares)
     with new_folder(out) as folder:
         for name in exported.manifest.digests:
             shutil.copyfile(bundle / name, folder / name)
-        write_delta(folder / TUNED, exported.values(), tuned, exported.digest)
+        write_delta(folder / TUNED, exported.values(), tuned, exported.digest, shares)
         manifest = replace(exported.manifest, digests=digests_of(folder))
         write_manifest(folder, manifest)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import helper
 from torch import Tensor
 
 from edgetune.errors import ExportError, SelectionError, raise_all
+from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.selection import Selection, select_by_patterns
 from edgetune.nouns.signature import ArraySpec, Signature
 from edgetune.nouns.step_graph import StepGraph
@@ -19,7 +20,12 @@ from edgetune_exporters.factory import TARGETS, Example, first_samples
 from edgetune_exporters.joint import trace_step
 from edgetune_exporters.losses import ResolvedLoss, resolve_loss
 from edgetune_exporters.lowering.lower import LoweredStep, lower
+from edgetune_exporters.recompute import with_recomputation
+from edgetune_exporters.shares import DENOMINATORS, share_axes, shares_of
+from edgetune_exporters.slicing.share_gradients import with_share_gradients
 from edgetune_exporters.step_graph import step_graph
+
+ChooseIndices = Callable[[str, int, int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class DenseStep:
     """Everything about a model that does not depend on what is trained.
 
     targets: the sample targets by name. lowered: forward, loss and every gradient in ONNX.
-    graph: the same as the planner sees it.
+    graph: the same as the planner sees it. recomputes: whether light activations are made again in
+    the backward.
     """
 
     example: Example
@@ -37,20 +44,39 @@ class DenseStep:
     lowered: LoweredStep
     graph: StepGraph
     signature: Signature
+    recomputes: bool = False
 
     @property
     def parameter_count(self) -> int:
         return sum(value.numel() for value in self.model.parameters.values())
 
 
-def dense_step(example: Example, micro_batch: int) -> DenseStep:
-    """Build the dense step for micro-batches of `micro_batch` samples. Raises ExportError."""
+def dense_step(
+    example: Example, micro_batch: int, choose_indices: ChooseIndices | None = None
+) -> DenseStep:
+    """Build the dense step for micro-batches of `micro_batch` samples.
+
+    choose_indices: which `count` slices of a parameter's axis a share takes, ascending; None for
+    whole tensors only. Raises ExportError.
+    """
     model, loss, targets = _captured(example, micro_batch)
     joint = trace_step(model, targets, loss, gradients=True)
     lowered = lower(joint, model.parameters, model.constants)
-    graph = step_graph(lowered, (TARGETS,))
+    candidates: tuple[Candidate, ...] = ()
+    if choose_indices is not None:
+        shares = shares_of(share_axes(model), DENOMINATORS, choose_indices)
+        lowered, candidates = with_share_gradients(lowered, shares)
+    graph = step_graph(lowered, (TARGETS,), candidates)
     signature = _signature(model, targets, lowered, graph)
     return DenseStep(example, model, loss, targets, lowered, graph, signature)
+
+
+def recomputing(step: DenseStep) -> DenseStep:
+    """The same step with light activations made again in the backward instead of kept."""
+    lowered = with_recomputation(step.lowered, step.graph)
+    shares = tuple(c for c in step.graph.candidates if c.share is not None)
+    graph = step_graph(lowered, (TARGETS,), shares)
+    return replace(step, lowered=lowered, graph=graph, recomputes=True)
 
 
 def lowered_forward(example: Example, batch: int) -> LoweredStep:
@@ -108,14 +134,39 @@ def _refuse_folded(step: DenseStep, patterns: list[str]) -> None:
     raise_all(SelectionError, "cannot select what to train", problems)
 
 
-def select(step: DenseStep, patterns: list[str]) -> Selection:
-    """The parameters matching any pattern that the loss depends on. Raises SelectionError."""
-    _refuse_folded(step, patterns)
-    selection = select_by_patterns(patterns, list(step.model.parameters))
+def select(step: DenseStep, patterns: Sequence[str]) -> Selection:
+    """What matches any pattern: parameters, and shares by patterns with a colon (`*:in/4`).
+
+    Raises SelectionError for a pattern that matches nothing, a parameter that the loss does not
+    depend on, and one that is selected twice.
+    """
+    whole = [pattern for pattern in patterns if ":" not in pattern]
+    _refuse_folded(step, whole)
+    names: set[str] = set()
+    if whole:
+        names.update(select_by_patterns(whole, list(step.model.parameters)).trainable)
     known = {candidate.name for candidate in step.graph.candidates}
-    without = [name for name in selection.trainable if name not in known]
+    without = [name for name in step.model.parameters if name in names - known]
     if without:
         raise SelectionError(
             f"the loss does not depend on {', '.join(without)}: leave them out of --train"
         )
-    return selection
+    shares = [c.name for c in step.graph.candidates if c.share is not None]
+    of_shares = [pattern for pattern in patterns if ":" in pattern]
+    if of_shares:
+        names.update(select_by_patterns(of_shares, shares).trainable)
+    chosen = [candidate for candidate in step.graph.candidates if candidate.name in names]
+    _refuse_twice(chosen)
+    return Selection.of(chosen)
+
+
+def _refuse_twice(chosen: Sequence[Candidate]) -> None:
+    by_parameter: dict[str, list[str]] = {}
+    for candidate in chosen:
+        by_parameter.setdefault(candidate.parameter, []).append(candidate.name)
+    problems = [
+        f"{', '.join(names)} are parts of one parameter: select one of them"
+        for names in by_parameter.values()
+        if len(names) > 1
+    ]
+    raise_all(SelectionError, "cannot select what to train", problems)

@@ -11,7 +11,9 @@ from torch.utils import _pytree as pytree
 from edgetune.errors import ExportError, UsageError, raise_all
 from edgetune.files.atomic import new_folder
 from edgetune.files.bundle import digests_of, write_manifest
+from edgetune.nouns.bundle_names import PREDICT
 from edgetune.nouns.manifest import FORMATS, Manifest
+from edgetune.nouns.selection import Selection
 from edgetune.planning.split import split_step
 from edgetune.runtime.open_session import open_as_exported
 from edgetune.runtime.self_test import SelfTest, SelfTestReport, run_self_test, write_self_test
@@ -20,6 +22,7 @@ from edgetune_exporters.dense_step import lowered_forward
 from edgetune_exporters.factory import Example
 from edgetune_exporters.make_plan import PlannedStep
 from edgetune_exporters.ort_training import write_ort_training
+from edgetune_exporters.portable.predict_graph import predict_graph
 from edgetune_exporters.portable.write import write_portable
 from edgetune_exporters.reference import record_reference
 
@@ -73,7 +76,14 @@ def _write(planned: PlannedStep, name: str, recorded: SelfTest, folder: Path) ->
     else:
         # ORT differentiates by itself, so it gets the forward part alone.
         lowered = lowered_forward(step.example, plan.micro_batch)
-        write_ort_training(lowered.model, plan.selection.trainable, plan.optimizer, folder)
+        selection = plan.selection
+        write_ort_training(
+            lowered.model, selection.trainable, plan.optimizer, folder, selection.shares
+        )
+        if selection.shares:
+            # Its own inference model would hold the cut tensors: this one holds them whole.
+            whole = predict_graph(step, Selection(()))
+            (folder / PREDICT).write_bytes(whole.SerializeToString(deterministic=True))
     write_self_test(folder, recorded)
     manifest = Manifest(name, step.signature, step.loss.spec, plan, features, step.model.folded, {})
     write_manifest(folder, replace(manifest, digests=digests_of(folder)))

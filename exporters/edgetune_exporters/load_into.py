@@ -11,18 +11,25 @@ from torch import Tensor, nn
 
 from edgetune.errors import BundleError, nearest, raise_all
 from edgetune.files.delta import Delta, digest
+from edgetune.nouns.candidate import Share
 from edgetune.nouns.folding import FoldedBatchNorm
 from edgetune.nouns.loss import Array
+from edgetune.nouns.slices import NO_SHARES, Shares, share_problems, take_slices
 
 _HEADLINE = "cannot load the values into the module"
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def load_into(
-    model: nn.Module, values: Mapping[str, Array], folded: Iterable[FoldedBatchNorm] = ()
+    model: nn.Module,
+    values: Mapping[str, Array],
+    folded: Iterable[FoldedBatchNorm] = (),
+    shares: Shares = NO_SHARES,
 ) -> None:
     """Write `values`, by parameter name, into the parameters of `model`.
 
+    shares: the bundle's `plan.selection.shares`: of these parameters the values are slices, and
+    only those are written.
     Values of a convolution that a BatchNorm was folded into are unfolded, in float64, with the
     statistics and affine that the module's BatchNorm has now. Every value is rounded to its
     parameter's own floating-point type. Raises BundleError listing every unknown name, other shape
@@ -30,16 +37,21 @@ def load_into(
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     foldings = [f for f in folded if f.weight in values or f.bias in values]
-    problems = _problems(parameters, values)
+    problems = _problems(parameters, values, shares)
     if not problems:  # what follows needs the shapes to be right
         problems = [problem for f in foldings for problem in _folding_problems(model, f)]
     raise_all(BundleError, _HEADLINE, problems)
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in values.items()}
     for folding in foldings:
-        tensors |= _unfold(model, folding, tensors)
+        tensors |= _unfold(model, folding, tensors, shares)
     with torch.no_grad():
         for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
+            parameter, share = parameters[name], shares.get(name)
+            if share is None:
+                parameter.copy_(tensor)
+            else:
+                indices = torch.tensor(share.indices, device=parameter.device)
+                parameter.index_copy_(share.axis, indices, tensor.to(parameter))
 
 
 def load_delta_into(model: nn.Module, delta: Delta, folded: Iterable[FoldedBatchNorm] = ()) -> None:
@@ -52,27 +64,34 @@ def load_delta_into(model: nn.Module, delta: Delta, folded: Iterable[FoldedBatch
     foldings = tuple(folded)
     products = {name for folding in foldings for name in (folding.weight, folding.bias)}
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    problems = [
-        f"{name}: the module holds other values than those that were tuned"
-        for name in delta.tensors
-        if name in parameters
-        and name not in products
-        and parameters[name].shape == delta.tensors[name].shape
-        and digest(parameters[name].detach().cpu().float().numpy()) != delta.base_digests[name]
-    ]
-    problems += _problems(parameters, delta.tensors)
+    problems = []
+    for name, value in delta.tensors.items():
+        found = _problems(parameters, {name: value}, delta.shares)
+        if not found and name not in products:
+            whole = parameters[name].detach().cpu().float().numpy()
+            if digest(take_slices(whole, delta.shares.get(name))) != delta.base_digests[name]:
+                found = [f"{name}: the module holds other values than those that were tuned"]
+        problems += found
     raise_all(BundleError, _HEADLINE, problems)
-    load_into(model, delta.tensors, foldings)
+    load_into(model, delta.tensors, foldings, delta.shares)
 
 
-def _problems(parameters: Mapping[str, Tensor], values: Mapping[str, Array]) -> list[str]:
+def _problems(
+    parameters: Mapping[str, Tensor], values: Mapping[str, Array], shares: Shares
+) -> list[str]:
     problems = []
     for name, value in values.items():
         if name not in parameters:
             problems.append(f"{name}: no such parameter{nearest(name, parameters)}")
-        elif value.shape != tuple(parameters[name].shape):
-            expected = list(parameters[name].shape)
-            problems.append(f"{name}: found shape {list(value.shape)}, expected {expected}")
+            continue
+        shape, share = tuple(parameters[name].shape), shares.get(name)
+        missing = share_problems(name, share, shape) if share else []
+        expected = share.shape(shape) if share and not missing else shape
+        if missing:
+            problems += missing
+        elif value.shape != expected:
+            found = list(value.shape)
+            problems.append(f"{name}: found shape {found}, expected {list(expected)}")
         elif not np.issubdtype(value.dtype, np.floating):
             problems.append(f"{name}: found {value.dtype.name}, expected floating-point numbers")
     return problems
@@ -111,7 +130,8 @@ class _Affine:
     beta: Tensor
 
 
-def _affine(model: nn.Module, name: str) -> _Affine:
+def _affine(model: nn.Module, name: str, share: Share | None) -> _Affine:
+    """The BatchNorm's, for the channels of which a convolution's tensor has its first axis."""
     norm = model.get_submodule(name)
     assert isinstance(norm, _BatchNorm)
     assert norm.running_mean is not None and norm.running_var is not None
@@ -119,19 +139,24 @@ def _affine(model: nn.Module, name: str) -> _Affine:
         tensor.detach().cpu().double()
         for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     )
-    return _Affine(weight / torch.sqrt(variance + norm.eps), mean, beta)
+    gain = weight / torch.sqrt(variance + norm.eps)
+    if share is None or share.axis != 0:
+        return _Affine(gain, mean, beta)
+    chosen = list(share.indices)
+    return _Affine(gain[chosen], mean[chosen], beta[chosen])
 
 
 def _unfold(
-    model: nn.Module, folding: FoldedBatchNorm, tensors: Mapping[str, Tensor]
+    model: nn.Module, folding: FoldedBatchNorm, tensors: Mapping[str, Tensor], shares: Shares
 ) -> dict[str, Tensor]:
     """Those of the folding's two tensors that are in `tensors`, unfolded, in float64."""
-    affine = _affine(model, folding.batch_norm)
     result = {}
     if folding.weight in tensors:
+        affine = _affine(model, folding.batch_norm, shares.get(folding.weight))
         weight = tensors[folding.weight].double()
         result[folding.weight] = weight / affine.gain.view(-1, *[1] * (weight.dim() - 1))
     if folding.bias in tensors:
+        affine = _affine(model, folding.batch_norm, shares.get(folding.bias))
         bias = tensors[folding.bias].double()
         if folding.has_convolution_bias:
             result[folding.bias] = (bias - affine.beta) / affine.gain + affine.mean

@@ -18,8 +18,10 @@ import onnx
 
 from edgetune.errors import ExportError, RuntimeSetupError
 from edgetune.nouns.optimizer import Optimizer
+from edgetune.nouns.slices import NO_SHARES, Shares
 from edgetune_exporters.ort_training_checks import MAX_IR_VERSION, check_trainable_by_ort
 from edgetune_exporters.ort_training_rewrites import prepare_for_ort
+from edgetune_exporters.ort_training_shares import with_shares
 
 TRAINING_MODEL, EVAL_MODEL = "training_model.onnx", "eval_model.onnx"
 OPTIMIZER_MODEL, CHECKPOINT = "optimizer_model.onnx", "checkpoint"
@@ -32,17 +34,23 @@ which decays after the step and puts epsilon elsewhere."""
 
 
 def write_ort_training(
-    model: onnx.ModelProto, trainable: Sequence[str], optimizer: Optimizer, folder: Path
+    model: onnx.ModelProto,
+    trainable: Sequence[str],
+    optimizer: Optimizer,
+    folder: Path,
+    shares: Shares = NO_SHARES,
 ) -> None:
     """Write the four ORT_TRAINING_FILES into the existing `folder`.
 
     model: a forward graph, opset 18 to 21, first output the scalar float32 loss; what can be
     repaired is (`prepare_for_ort`). trainable: names of initializers; all others are embedded in
-    the graphs. The learning rate is set at run time. The same model gives the same bytes.
+    the graphs. shares: of which of them only some slices are trained; the artifacts' tensor of that
+    name is then the slices. The learning rate is set at run time. The same model gives the same
+    bytes.
     Raises ExportError naming all that cannot be trained, RuntimeSetupError without the package.
     """
     _check_optimizer(optimizer)
-    prepared = prepare_for_ort(model)
+    prepared = with_shares(prepare_for_ort(model), shares)
     check_trainable_by_ort(prepared, trainable)
     if prepared.ByteSize() > _PROTOBUF_LIMIT:
         raise ExportError(

@@ -124,7 +124,7 @@ class _Graph:
         reached, influenced, forward = set(names), set(names), set()
         for index, node in enumerate(self.nodes):
             floats = [name for name in node.output if name and self.is_float(name)]
-            if influenced.intersection(_inputs_of(node)):
+            if influenced.intersection(inputs_of(node)):
                 influenced.update(floats)
             if reached.intersection(self.gradient_inputs(node)):
                 forward.add(index)
@@ -139,7 +139,8 @@ class _Graph:
         return _Path(frozenset(both), frozenset(read), frozenset(influenced))
 
 
-def _inputs_of(node: NodeProto) -> set[str]:
+def inputs_of(node: NodeProto) -> set[str]:
+    """The values that a node reads, those that its subgraphs capture included."""
     return {name for name in node.input if name} | _captured_by_subgraphs(node)
 
 
@@ -149,7 +150,7 @@ def _captured_by_subgraphs(node: NodeProto) -> set[str]:
     for attribute in node.attribute:
         bodies = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
         for inner in (inner for body in bodies for inner in body.node):
-            names |= _inputs_of(inner)
+            names |= inputs_of(inner)
     return names
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from edgetune.errors import ExportError
+from edgetune.nouns.loss import Array
 from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.selection import Selection
+from edgetune.nouns.slices import take_slices
 from edgetune.runtime.self_test import CLIP_NORMS, LEARNING_RATE, SelfTest, synthetic_gradients
 from edgetune.runtime.session import MicroBatch
 from edgetune_exporters.capture import evaluation_mode
@@ -25,6 +27,7 @@ def record_reference(
 ) -> SelfTest:
     """Loss and gradients of the sample micro-batch, and three updates, all by PyTorch.
 
+    Of a tensor of which a share is trained, gradient and updates are of its slices alone.
     The loss is the user's own loss of the user's own module, so that capture and folding are
     checked too. Raises ExportError when the captured model predicts something else than the module.
     """
@@ -73,16 +76,20 @@ def _gradients(step: DenseStep, selection: Selection, scale: Tensor) -> dict[str
     total = (step.loss.per_sample(outputs, targets) * scale).sum()
     chosen = [parameters[name] for name in selection.trainable]
     found = torch.autograd.grad(total, chosen)
-    return {n: g.numpy() for n, g in zip(selection.trainable, found, strict=True)}
+    gradients = dict(zip(selection.trainable, found, strict=True))
+    return {name: _trained(gradient, name, selection) for name, gradient in gradients.items()}
+
+
+def _trained(whole: Tensor, name: str, selection: Selection) -> Array:
+    return take_slices(whole.detach().numpy(), selection.shares.get(name))
 
 
 def _updates(
     step: DenseStep, selection: Selection, optimizer: Optimizer
 ) -> tuple[dict[str, Any], ...]:
     """Values after each update of torch.optim with the self-test's synthetic gradients."""
-    values = {
-        name: nn.Parameter(step.model.parameters[name].clone()) for name in selection.trainable
-    }
+    initial = {n: _trained(step.model.parameters[n], n, selection) for n in selection.trainable}
+    values = {name: nn.Parameter(torch.from_numpy(value)) for name, value in initial.items()}
     reference = torch_optimizer(optimizer, list(values.values()), LEARNING_RATE)
     recorded = []
     for number, clip_norm in enumerate(CLIP_NORMS):

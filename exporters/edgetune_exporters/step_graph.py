@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import onnx
@@ -12,20 +12,26 @@ from edgetune.nouns.bundle_names import SCALE
 from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune_exporters.lowering.lower import LoweredStep
+from edgetune_exporters.workspace import workspace_bytes
 
 Types = Mapping[str, tuple[int, tuple[int, ...]]]
 
 _VIEWS = ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten")
-# Kernels that onnxruntime's CPU provider may run over their input (`MayInplace`).
+# Kernels that onnxruntime's CPU provider runs over their first input, found by experiment (1.32).
 _IN_PLACE = (
-    "Add", "Sub", "Mul", "Div", "Abs", "Neg", "Exp", "Log", "Sqrt", "Reciprocal", "Relu", "Tanh",
-    "Sigmoid", "Erf", "Floor", "Ceil", "Clip", "LeakyRelu", "Elu", "Softmax", "LogSoftmax", "Not",
-    "And", "Or",
+    "Clip", "Relu", "LeakyRelu", "Elu", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "HardSigmoid",
+    "Softplus", "ScatterElements",
 )  # fmt: skip
 
 
-def step_graph(lowered: LoweredStep, targets: tuple[str, ...]) -> StepGraph:
-    """The StepGraph of a dense lowered step; `targets` are the names of its target inputs."""
+def step_graph(
+    lowered: LoweredStep, targets: tuple[str, ...], shares: tuple[Candidate, ...] = ()
+) -> StepGraph:
+    """The StepGraph of a dense lowered step.
+
+    targets: the names of its target inputs. shares: candidates of which `lowered` has the gradient
+    beside those of whole parameters; they follow the parameter's own.
+    """
     graph = lowered.model.graph
     results = [output.name for output in graph.output]
     labels = (*targets, SCALE)
@@ -36,15 +42,21 @@ def step_graph(lowered: LoweredStep, targets: tuple[str, ...]) -> StepGraph:
         inputs=tuple(i.name for i in graph.input if i.name not in labels),
         labels=labels,
         parameters=lowered.parameters,
-        candidates=tuple(
-            Candidate(name, name, f"gradient:{name}")
-            for name in lowered.parameters
-            if f"gradient:{name}" in results
+        candidates=_candidates(
+            [n for n in lowered.parameters if f"gradient:{n}" in results], shares
         ),
         loss="loss",
         correct="correct" if "correct" in results else "",
         outputs=tuple(n for n in results if n not in ("loss", "correct") and ":" not in n),
     )
+
+
+def _candidates(parameters: Sequence[str], shares: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Each parameter whole, then its shares."""
+    found = {name: [Candidate(name, name, f"gradient:{name}")] for name in parameters}
+    for share in shares:
+        found[share.parameter].append(share)
+    return tuple(candidate for group in found.values() for candidate in group)
 
 
 def _batch_of(graph: onnx.GraphProto) -> int:
@@ -68,6 +80,8 @@ def _operation(node: onnx.NodeProto, types: Types) -> Operation:
         flops=float(flops),
         in_place=node.op_type in _IN_PLACE,
         module=node.doc_string,
+        workspace_bytes=workspace_bytes(node, types),
+        reads_in_part=node.op_type in ("Gather", "GatherElements", "GatherND", "Slice"),
     )
 
 
@@ -87,6 +101,8 @@ def _class_and_flops(node: onnx.NodeProto, types: Types) -> tuple[str, int]:
         positions = out if node.op_type == "Conv" else prod(types[node.input[0]][1])
         depthwise = weight[1] == 1 and _attribute(node, "group", 1) > 1
         return ("depthwise" if depthwise else "convolution"), per_position * positions
+    if node.op_type == "Gather":
+        return "elementwise", out  # what it does not pick it does not read
     return "elementwise", max(out, *(prod(types[name][1]) for name in node.input if name), 0)
 
 

@@ -49,6 +49,34 @@ def test_a_freshly_exported_bundle_passes_its_self_test(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_state_is_a_copy_unless_none_is_asked_for(name: str) -> None:
+    session = open_session(bundle_of(name))
+    copies, views = session.state(), session.state(copy=False)
+    before = {key: array.tobytes() for key, array in copies.items()}
+    session.load_gradients({n: np.ones_like(value) for n, value in session.values().items()})
+    session.update(0.1, None)
+    assert {key: array.tobytes() for key, array in copies.items()} == before
+    for key in set(copies) - {"updates"}:
+        assert copies[key].flags.writeable and not views[key].flags.writeable
+        np.testing.assert_array_equal(views[key], session.state()[key])
+    assert any(views[key].tobytes() != before[key] for key in session.values())
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_a_loaded_state_is_left_alone_unless_it_may_be_kept(copy: bool) -> None:
+    session = open_session(bundle_of("cnn1d"))
+    start, ends = session.state(), []
+    before = {key: array.tobytes() for key, array in start.items()}
+    for state in (start, {key: array.copy() for key, array in start.items()}):
+        session.load_state(state, copy=copy)
+        session.load_gradients({n: np.ones_like(value) for n, value in session.values().items()})
+        session.update(0.1, None)
+        ends.append({key: array.tobytes() for key, array in session.state().items()})
+    assert ends[0] == ends[1] != before
+    assert ({key: array.tobytes() for key, array in start.items()} == before) == copy
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_every_step_is_that_of_pytorch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

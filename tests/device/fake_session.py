@@ -61,6 +61,15 @@ def make_dataset(samples: int = 21, seed: int = 0) -> Dataset:
     return Dataset({"x": x}, {"y": y})
 
 
+def handed_out(arrays: dict[str, Array], copy: bool) -> dict[str, Array]:
+    if copy:
+        return {name: array.copy() for name, array in arrays.items()}
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
+
+
 class FakeSession:
     """Implements `TrainingSession`; computes in float64, so that sums in any order agree."""
 
@@ -109,8 +118,9 @@ class FakeSession:
         factor = 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
         momentum = self.manifest.plan.optimizer.momentum
         for name, gradient in self._gradients.items():
-            self._momentum[name] = momentum * self._momentum[name] + gradient * factor
-            self._values[name] = self._values[name] - learning_rate * self._momentum[name]
+            # In place, as real sessions do: who keeps what `copy=False` gave sees it.
+            self._momentum[name][...] = momentum * self._momentum[name] + gradient * factor
+            self._values[name] -= learning_rate * self._momentum[name]
         self.updates += 1
         self._forget()
         return norm
@@ -137,22 +147,23 @@ class FakeSession:
         logits = inputs["x"] @ self._values["weight"].T + self._values["bias"]
         return {"logits": logits.astype(np.float32)}
 
-    def values(self) -> dict[str, Array]:
-        return {name: value.copy() for name, value in self._values.items()}
+    def values(self, *, copy: bool = True) -> dict[str, Array]:
+        return handed_out(self._values, copy)
 
     def load_values(self, values: Mapping[str, Array]) -> None:
         if {n: v.shape for n, v in values.items()} != {n: v.shape for n, v in self._values.items()}:
             raise DataError("the values do not fit this session")
         self._values = {name: np.array(value) for name, value in values.items()}
 
-    def state(self) -> dict[str, Array]:
+    def state(self, *, copy: bool = True) -> dict[str, Array]:
+        values, momentum = handed_out(self._values, copy), handed_out(self._momentum, copy)
         return {
-            **{f"value/{name}": value.copy() for name, value in self._values.items()},
-            **{f"momentum/{name}": value.copy() for name, value in self._momentum.items()},
+            **{f"value/{name}": value for name, value in values.items()},
+            **{f"momentum/{name}": value for name, value in momentum.items()},
             "updates": np.array(self.updates),
         }
 
-    def load_state(self, state: Mapping[str, Array]) -> None:
+    def load_state(self, state: Mapping[str, Array], *, copy: bool = True) -> None:
         if set(state) != set(self.state()):
             raise CheckpointError("the state does not fit this session")
         self._values = {name: np.array(state[f"value/{name}"]) for name in self._values}

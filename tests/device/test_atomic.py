@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgetune.errors import StorageError
-from edgetune.files.atomic import new_folder, write_atomically
+from edgetune.files.atomic import new_file, new_folder, write_atomically
 
 
 def refuse(*_: object) -> None:
@@ -44,6 +44,38 @@ def test_an_interrupt_leaves_the_file_and_nothing_else(
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "file", b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_appears_whole_and_can_be_corrected_before(tmp_path: Path) -> None:
+    path = tmp_path / "deeper" / "file"
+    with new_file(path) as file:
+        file.write(b"........")
+        file.seek(2)
+        file.write(b"ok")
+        assert not path.exists()
+    assert path.read_bytes() == b"..ok...."
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (ValueError("no"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), StorageError),
+    ],
+)
+def test_an_error_in_the_block_leaves_the_file_that_was_there(
+    tmp_path: Path, error: BaseException, seen: type[BaseException]
+) -> None:
+    write_atomically(tmp_path / "file", b"old")
+    with pytest.raises(seen) as caught, new_file(tmp_path / "file") as file:
+        file.write(b"half of the new")
+        raise error
+    assert (seen is StorageError) == ("Input/output error; what was there" in str(caught.value))
+    assert (tmp_path / "file").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgetune.errors import BudgetError
 from edgetune.nouns.budget import Budget
@@ -15,25 +13,28 @@ from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.profile import DeviceProfile
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import StepGraph
-from edgetune.planning.choose import Choice, choose, violations
-from edgetune.planning.step_cost import cost_of
+from edgetune.planning.budget_check import violations
+from edgetune.planning.choose import Choice, Effort, choose
+from edgetune.planning.step_cost import StepCosts, cost_of
 from edgetune.units import parse_bytes, parse_joules, parse_seconds
-from tests.device.step_graphs import PROFILE, fixed, profile, step_graphs
+from tests.device.planned_cases import Case, brute_force, difference, random_case
+from tests.device.step_graphs import PROFILE, in_micro_batches, profile
 from tests.device.test_split import by_hand
 
 SGD = Optimizer("sgd")
 READERS = {
     "memory": ("memory_bytes", parse_bytes),
     "energy-per-step": ("energy_joules", parse_joules),
+    "energy-per-run": ("run_energy_joules", parse_joules),
     "step-seconds": ("step_seconds", parse_seconds),
 }
-FIELDS = {"memory_bytes": "peak_bytes", "energy_joules": "joules", "step_seconds": "seconds"}
+MEASURES = {"memory_bytes": "peak_bytes", "energy_joules": "joules", "step_seconds": "seconds"}
 
 
 def chosen(
     graph: StepGraph, scores: dict[str, float], budget: Budget, device: DeviceProfile = PROFILE
 ) -> Choice:
-    return choose(graph, scores, budget, graph.batch, SGD, device)
+    return choose([StepCosts(graph, graph.batch, SGD, device)], scores, budget)
 
 
 def alone(graph: StepGraph, name: str) -> StepCost:
@@ -51,83 +52,58 @@ def admitted_by(error: BudgetError) -> dict[str, Any]:
     return {READERS[name][0]: READERS[name][1](text) for name, text in found}
 
 
-@st.composite
-def requests(draw: st.DrawFn) -> tuple[StepGraph, dict[str, float], Budget]:
-    """A graph, scores of some parameters, and budgets around what the cheapest and all cost."""
-    graph = draw(step_graphs(most_layers=4))
-    scored = draw(st.sets(st.sampled_from(graph.parameters), min_size=1))
-    scores = {name: float(draw(st.integers(0, 20))) for name in graph.parameters if name in scored}
-    everything = tuple(name for name in graph.parameters if name in scored)
-    most = cost_of(graph, Selection(everything), graph.batch, SGD, PROFILE)
-    limits: dict[str, Any] = {}
-    for limit, field in FIELDS.items():
-        if draw(st.booleans()):
-            least = cheapest(graph, scores, field)
-            value = least + draw(st.floats(-0.2, 1.2)) * (getattr(most, field) - least)
-            limits[limit] = int(value) if limit == "memory_bytes" else value
-    return graph, scores, Budget(**limits)
+@pytest.mark.parametrize("seed", range(1000, 1120))
+def test_the_answer_is_that_of_brute_force(seed: int) -> None:
+    assert difference(random_case(seed)) == ""
 
 
-@fixed
-@given(requests())
-def test_what_is_chosen_respects_every_budget_or_nothing_could(
-    case: tuple[StepGraph, dict[str, float], Budget],
-) -> None:
-    graph, scores, budget = case
-    fits = [name for name in scores if not violations(alone(graph, name), budget)]
-    try:
-        choice = chosen(graph, scores, budget)
-    except BudgetError:
-        assert not fits
-        return
-    assert violations(choice.cost, budget) == []
-    trainable = choice.selection.trainable
-    assert choice.cost == cost_of(graph, choice.selection, graph.batch, SGD, PROFILE)
-    assert list(trainable) == [name for name in graph.parameters if name in trainable]
-    assert set(trainable) <= set(scores)
-    assert choice.certificate.objective == sum(scores[name] for name in trainable)
-    assert choice.certificate.objective >= max(scores[name] for name in fits)
+def solved(cases: range) -> list[Case]:
+    found = [random_case(seed) for seed in cases]
+    return [case for case in found if brute_force(case).objective is not None]
 
 
-@fixed
-@given(step_graphs(most_layers=4))
-def test_without_a_budget_everything_with_a_score_is_chosen(graph: StepGraph) -> None:
-    scores = dict.fromkeys(graph.parameters[::2], 1.0)
-    assert chosen(graph, scores, Budget()).selection.trainable == graph.parameters[::2]
+@pytest.mark.parametrize("case", solved(range(40)))
+def test_a_larger_budget_never_gives_a_lower_objective(case: Case) -> None:
+    budgets = [case.budget]
+    for field in ("memory_bytes", "energy_joules", "step_seconds"):
+        bound = getattr(case.budget, field)
+        if bound is not None:
+            more = int(bound * 1.03) if field == "memory_bytes" else bound * 1.1
+            budgets += [replace(case.budget, **{field: value}) for value in (more, None)]
+    found = [choose(case.variants, case.scores, budget).certificate.objective for budget in budgets]
+    assert all(objective >= found[0] * (1 - 1e-9) for objective in found)
 
 
-@fixed
-@given(requests())
-def test_the_smallest_budget_that_an_error_names_admits_something(
-    case: tuple[StepGraph, dict[str, float], Budget],
-) -> None:
-    graph, scores, budget = case
-    try:
-        chosen(graph, scores, budget)
-        return
-    except BudgetError as error:
-        raised = admitted_by(error)
-    for limit, value in raised.items():
-        assert value > getattr(budget, limit)
-    enough = replace(budget, **raised)
-    choice = chosen(graph, scores, enough)
+@pytest.mark.parametrize("seed", range(200, 230))
+def test_the_smallest_budget_that_an_error_names_admits_something(seed: int) -> None:
+    case = random_case(seed)
+    least = min(costs.cost(0).peak_bytes for costs in case.variants)
+    tight = replace(case.budget, memory_bytes=least - 1, step_seconds=None)
+    with pytest.raises(BudgetError) as caught:
+        choose(case.variants, dict.fromkeys(case.scores, 1.0), tight)
+    assert "cannot even run the model within" in str(caught.value)
+    enough = replace(tight, **admitted_by(caught.value))
+    choice = choose(case.variants, dict.fromkeys(case.scores, 1.0), enough)
     assert choice.selection.trainable
     assert violations(choice.cost, enough) == []
 
 
-@fixed
-@given(step_graphs(most_layers=4))
-def test_of_one_budget_the_error_names_the_least_that_any_tensor_needs(graph: StepGraph) -> None:
-    scores = dict.fromkeys(graph.parameters, 1.0)
-    for limit, field in FIELDS.items():
-        least = cheapest(graph, scores, field)
+def test_of_one_budget_the_error_names_the_least_that_any_candidate_needs() -> None:
+    graph = by_hand()
+    for limit, field in MEASURES.items():
+        least = cheapest(graph, ("w1", "w2"), field)
         below = int(least) - 1 if limit == "memory_bytes" else 0.99 * least
         with pytest.raises(BudgetError) as caught:
-            chosen(graph, scores, Budget(**{limit: below}))
+            chosen(graph, BY_HAND, Budget(**{limit: below}))
         raised = admitted_by(caught.value)
         assert set(raised) == {limit}
         slack = 2**20 if limit == "memory_bytes" else 0.002 * least
         assert least <= raised[limit] <= least + slack
+
+
+def test_without_a_budget_everything_with_a_score_is_chosen() -> None:
+    assert chosen(by_hand(), BY_HAND, Budget()).selection.trainable == ("w1", "w2")
+    assert chosen(by_hand(), {"w1": 0.0, "w2": 1.0}, Budget()).selection.trainable == ("w2",)
 
 
 def test_the_more_important_tensor_is_chosen_where_only_one_fits() -> None:
@@ -137,9 +113,48 @@ def test_the_more_important_tensor_is_chosen_where_only_one_fits() -> None:
     for scores in ({"w1": 1.0, "w2": 2.0}, {"w1": 3.0, "w2": 2.0}):
         best = max(scores, key=scores.__getitem__)
         choice = chosen(graph, scores, budget)
+        certificate = choice.certificate
         assert choice.selection.trainable == (best,)
-        assert choice.certificate.method == "greedy"
-        assert (choice.certificate.bound, choice.certificate.gap) == (None, None)
+        assert (certificate.method, certificate.gap) == ("exact", 0.0)
+        assert certificate.objective == certificate.bound == scores[best]
+        assert certificate.everything == sum(scores.values())
+        assert certificate.binding == ("memory",)
+        assert certificate.prices["memory"] > 0
+
+
+def test_a_smaller_micro_batch_is_taken_only_where_it_brings_more() -> None:
+    graph = by_hand()
+    variants = [
+        StepCosts(in_micro_batches(graph, size), 1000, SGD, PROFILE) for size in (1000, 100)
+    ]
+    everything = variants[0].cost(0b11).peak_bytes
+    for memory, micro_batch in ((None, 1000), (everything, 1000), (everything - 1, 100)):
+        choice = choose(variants, BY_HAND, Budget(memory_bytes=memory))
+        assert choice.costs.graph.batch == micro_batch
+        assert choice.selection.trainable == ("w1", "w2")
+
+
+def test_variants_are_drawn_only_as_far_as_they_could_help() -> None:
+    def variants() -> Any:
+        yield StepCosts(by_hand(), 1, SGD, PROFILE)
+        raise AssertionError("nothing can be better than everything")
+
+    assert choose(variants(), BY_HAND, Budget(memory_bytes=2**40)).certificate.gap == 0
+
+
+@pytest.mark.parametrize("seed", range(300, 320))
+def test_with_a_gap_the_answer_is_as_good_as_it_says(seed: int) -> None:
+    case = random_case(seed)
+    best = brute_force(case).objective
+    if best is None:
+        return
+    effort = Effort(gap=0.2, time_limit_seconds=60)
+    certificate = choose(case.variants, case.scores, case.budget, effort).certificate
+    assert certificate.bound is not None
+    assert certificate.gap is not None
+    assert certificate.objective <= best * (1 + 1e-9)
+    assert best <= certificate.bound * (1 + 1e-9)
+    assert certificate.gap <= 0.2
 
 
 BY_HAND = {"w1": 1.0, "w2": 1.0}
@@ -177,9 +192,7 @@ def test_an_error_names_the_budget_the_excess_and_what_would_do(
     with pytest.raises(BudgetError) as caught:
         chosen(by_hand(), BY_HAND, budget)
     message = str(caught.value)
-    assert message.startswith(
-        "nothing can be trained on made-up within this budget: even for w2 alone, "
-    )
+    assert "nothing can be trained on made-up within this budget: even for w2 alone, " in message
     assert "The smallest that would admit something: --" in message
     for part in parts:
         assert part in message
@@ -191,7 +204,7 @@ def test_an_error_names_the_budget_the_excess_and_what_would_do(
         pytest.param(
             {"load_watts": None},
             Budget(energy_joules=9),
-            "an energy budget needs its load power",
+            "an energy budget needs its load power, rates and memory bandwidth",
             id="power",
         ),
         pytest.param(
@@ -203,7 +216,7 @@ def test_an_error_names_the_budget_the_excess_and_what_would_do(
         pytest.param(
             {"bandwidth_bytes_per_second": None},
             Budget(energy_joules=9, step_seconds=9),
-            "an energy budget needs its load power and a time budget needs its rates",
+            "memory bandwidth and a time budget needs its rates",
             id="bandwidth",
         ),
     ],

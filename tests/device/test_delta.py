@@ -227,7 +227,7 @@ def rewritten(path: Path, **entries: object) -> None:
 METADATA = {
     "newer": (
         {"schema": DELTA_SCHEMA + 1},
-        "has schema 2, and this edgetune reads up to 1: upgrade",
+        "has schema 3, and this edgetune reads up to 2: upgrade",
     ),
     "schema in words": ({"schema": "one"}, "is damaged, or no delta: _Header.schema is 'one'"),
     "no content": ({"content": None}, "is damaged, or no delta: _Header.content is missing"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetune.nouns.step_graph import Operation
-from edgetune.planning.liveness import Peak, simulate_peak
+from tests.device.liveness import Peak, simulate_peak
 from tests.device.step_graphs import fixed
 
 Case = tuple[list[Operation], dict[str, int], list[str]]
@@ -29,7 +29,7 @@ def buffers(
         still_read = {name for later in rest for name in later.inputs} | set(results)
         for output in operation.outputs:
             home = None
-            for name in operation.inputs:
+            for name in operation.inputs[:1]:
                 holding = next((s for s in sets if name in s), None)
                 if holding is None or home is not None:
                     continue

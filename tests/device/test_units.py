@@ -69,8 +69,10 @@ def test_what_is_no_quantity_says_what_was_expected(
         (format_seconds(0.25), "250.0 ms"),
         (format_seconds(12), "12.00 s"),
         (format_seconds(600), "10.0 min"),
+        (format_joules(93e-6), "93 uJ"),
         (format_joules(0.02), "20.0 mJ"),
         (format_joules(2), "2.00 J"),
+        (format_joules(3593), "3.59 kJ"),
     ],
 )
 def test_quantities_are_written_with_a_fitting_unit(made: str, expected: str) -> None:

@@ -35,20 +35,25 @@ def test_a_plan_is_described() -> None:
     ran = edgetune("plan", MODEL, *PI, "--train", "head.*", "--batch", "4", "--optimizer", "sgd")
     assert (ran.code, ran.err) == (0, "")
     labels = [line[:13].strip() for line in ran.out.splitlines()]
-    expected = ["device", "trainable", "batch", "peak memory", "step", "chosen by"]
+    expected = ["device", "trainable", "", "batch", "peak memory", "step", "certificate"]
     assert labels == expected
     assert "device       raspberry-pi-4b-4gb\n" in ran.out
-    assert "102 of 518 (19.7%) in 2 tensors: head.weight, head.bias" in ran.out
+    assert "102 of 518 parameters (19.7 %) in 2 tensors\n" in ran.out
+    assert "             2 whole: head.weight, head.bias\n" in ran.out
     assert "4 in micro-batches of 4, sgd\n" in ran.out
-    assert re.search(r"peak memory  \d+\.\d MiB predicted: process \d+\.\d MiB, weights ", ran.out)
-    assert ran.out.endswith("chosen by    patterns\n")
+    peak = (
+        r"peak memory  \d+\.\d MiB predicted of \d\.\d+ GiB allowed: process \d+\.\d MiB, weights "
+    )
+    assert re.search(peak, ran.out)
+    assert ran.out.endswith("certificate  none: you chose by patterns\n")
 
 
 def test_a_plan_is_json_for_machines() -> None:
     plan = edgetune("plan", MODEL, *X86, "--train", "*.bias", "--json").json
     assert set(plan) == {
         *("device", "selection", "batch", "micro_batch", "optimizer", "budget", "cost"),
-        *("certificate", "parameter_count", "trainable_count", "scores"),
+        *("certificate", "parameter_count", "trainable_count", "scores", "criterion"),
+        *("recomputes", "objective", "bound", "gap", "binding", "prices"),
     }
     assert plan["selection"]["trainable"] == ["fc1.bias", "fc2.bias", "head.bias"]
     assert (plan["parameter_count"], plan["trainable_count"]) == (518, 38)
@@ -79,8 +84,8 @@ def test_a_selection_that_does_not_fit_says_by_how_much_and_what_to_do() -> None
     assert_one_error(
         ran,
         5,
-        "the selection does not fit generic-x86: the peak memory is ",
-        "the budget 1.0 MiB; select less, lower --batch or --micro-batch",
+        "the selection does not fit generic-x86, even in micro-batches of 1: the peak memory is ",
+        "the budget 1.0 MiB; select less, or leave the selection out and let edgetune choose",
     )
 
 

@@ -77,7 +77,7 @@ def plan_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> PlannedStep:
     """The plan of a selection; what does not depend on it is lowered once."""
-    monkeypatch.setattr(planning, "dense_step", lambda example, batch: dense_step_of(factory))
+    monkeypatch.setattr(planning, "dense_step", lambda *arguments: dense_step_of(factory))
     monkeypatch.setattr(
         predict_graph, "lowered_forward", lambda example, batch: forward_of(factory, batch)
     )

@@ -17,6 +17,7 @@ from edgetune_exporters.joint import JointGraph, module_of
 from edgetune_exporters.lowering import elementwise, indexing, products, reductions, shapes
 from edgetune_exporters.lowering.call import Call, meta_of, onnx_type
 from edgetune_exporters.lowering.emitter import Emitter, model_of
+from edgetune_exporters.lowering.order import late_weights
 
 LOWERINGS = {
     **elementwise.LOWERINGS,
@@ -69,7 +70,8 @@ def lower(
         for name, value in {**parameters, **constants}.items()
     ] + [numpy_helper.from_array(value, name) for name, value in emitter.constants.items()]
     outputs = _outputs(emitter, joint, nodes[-1], values)
-    graph = helper.make_graph(emitter.nodes, "step", graph_inputs, outputs, initializers)
+    nodes_in_order = late_weights(emitter.nodes, {info.name for info in graph_inputs})
+    graph = helper.make_graph(nodes_in_order, "step", graph_inputs, outputs, initializers)
     model = model_of(graph)
     return LoweredStep(model, tuple(parameters), _infer_types(model))
 

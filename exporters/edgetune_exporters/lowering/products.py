@@ -16,12 +16,16 @@ _TRANSPOSES = ("aten.t.default", "aten.permute.default", "aten.transpose.int")
 
 def _matrix(call: Call, node: fx.Node) -> tuple[str, int]:
     """(name, 1 when it stands transposed): a transposed matrix is read as it lies in memory."""
-    if str(node.target) in _TRANSPOSES and meta_of(node).dim() == 2:
-        source = node.args[0]
-        order = node.args[1] if str(node.target) == "aten.permute.default" else [1, 0]
-        if list(order) == [1, 0]:  # type: ignore[arg-type]  # fx arguments are untyped
-            return call.name_of(source), 1
-    return call.name_of(node), 0
+    transposed = 0
+    while str(node.target) in _TRANSPOSES and meta_of(node).dim() == 2:
+        order: Any = node.args[1] if str(node.target) == "aten.permute.default" else [1, 0]
+        source: Any = node.args[0]
+        if list(order) == [1, 0]:
+            transposed = 1 - transposed
+        elif list(order) != [0, 1]:
+            break  # negative axes
+        node = source
+    return call.name_of(node), transposed
 
 
 def _mm(call: Call) -> str:

@@ -43,25 +43,29 @@ def portable_graphs(
     tail_inputs = (*split.features, *graph.inputs, *graph.labels, *trainable)
     scores = tuple(name for name in (graph.loss, graph.correct) if name)
     tail = [*constants, *(operation.name for operation in split.tail)]
+    chosen = graph.selected(selection)
+    sums = {ACCUMULATED + candidate.parameter: candidate.gradient for candidate in chosen}
     models[GRADIENTS] = subgraph(
         lowered,
         "gradients",
         tail,
         tail_inputs,
         scores,
-        extra_nodes=[_add_up(c.gradient, c.parameter) for c in graph.selected(selection)],
-        extra_inputs=[value_info(lowered, name, ACCUMULATED + name) for name in trainable],
-        extra_outputs=[value_info(lowered, name, NEXT + ACCUMULATED + name) for name in trainable],
+        extra_nodes=[_add_up(gradient, total) for total, gradient in sums.items()],
+        extra_inputs=[value_info(lowered, gradient, total) for total, gradient in sums.items()],
+        extra_outputs=[
+            value_info(lowered, gradient, NEXT + total) for total, gradient in sums.items()
+        ],
     )
     forward = {operation.name for operation in needed_operations(graph, scores)}
     models[EVALUATE] = subgraph(
         lowered, "evaluate", forward.intersection(tail), tail_inputs, scores
     )
     models[PREDICT] = predict_graph(step, selection)
-    models[UPDATE] = update_graph(optimizer, [(n, lowered.types[n][1]) for n in trainable])
+    tensors = [(name, lowered.types[name][1]) for name in trainable]
+    models[UPDATE] = update_graph(optimizer, tensors, selection.shares)
     return models
 
 
-def _add_up(gradient: str, name: str) -> onnx.NodeProto:
-    total = NEXT + ACCUMULATED + name
-    return helper.make_node("Add", [ACCUMULATED + name, gradient], [total], name=total)
+def _add_up(gradient: str, total: str) -> onnx.NodeProto:
+    return helper.make_node("Add", [total, gradient], [NEXT + total], name=NEXT + total)

@@ -29,7 +29,7 @@ def subgraph(
     chosen = set(operations)
     nodes = [_copy(node) for node in lowered.model.graph.node if node.name in chosen]
     _drop_unused_results(nodes, {*outputs, *(t for node in extra_nodes for t in node.input)})
-    nodes += extra_nodes
+    nodes = _after_their_sources(nodes, extra_nodes)
     read = {tensor for node in nodes for tensor in node.input}
     initializers = [
         tensor
@@ -44,6 +44,23 @@ def subgraph(
         initializers,
     )
     return model_of(graph)
+
+
+def _after_their_sources(
+    nodes: Sequence[onnx.NodeProto], extra: Sequence[onnx.NodeProto]
+) -> list[onnx.NodeProto]:
+    """`nodes` with each extra one right behind what makes its last input: gradients are added up
+    at once, for the graph is executed in this order.
+    """
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
+    behind: dict[int, list[onnx.NodeProto]] = {}
+    for node in extra:
+        last = max((makers[name] for name in node.input if name in makers), default=len(nodes) - 1)
+        behind.setdefault(last, []).append(node)
+    ordered = []
+    for index, node in enumerate(nodes):
+        ordered += [node, *behind.get(index, ())]
+    return ordered
 
 
 def value_info(lowered: LoweredStep, tensor: str, name: str | None = None) -> onnx.ValueInfoProto:

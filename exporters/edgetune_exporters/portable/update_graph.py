@@ -15,22 +15,29 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetune.nouns.bundle_names import ACCUMULATED, NEXT, slot_name
 from edgetune.nouns.optimizer import Optimizer
-from edgetune_exporters.lowering.emitter import Emitter, model_of
+from edgetune.nouns.slices import NO_SHARES, Shares
+from edgetune_exporters.lowering.emitter import Attributes, Emitter, model_of
 
+_NONE: Attributes = {}
 _SCALARS = ("learning_rate", "step", "clip_norm")
 
 
 def update_graph(
-    optimizer: Optimizer, tensors: Sequence[tuple[str, tuple[int, ...]]]
+    optimizer: Optimizer,
+    tensors: Sequence[tuple[str, tuple[int, ...]]],
+    shares: Shares = NO_SHARES,
 ) -> onnx.ModelProto:
-    """The update of `tensors`, (name, shape) each.
+    """The update of `tensors`, (name, shape) each; of those in `shares` only of these slices.
 
     Inputs: every value, accumulated gradient and slot by its name (edgetune.nouns.bundle_names);
     double scalars learning_rate, step (1 for the first update), clip_norm (infinity for none) and
     the optimizer's hyperparameters. Outputs: the next values and slots, and grad_norm before
-    clipping.
+    clipping. Values are whole; gradients and slots have the shape of what is trained.
     """
-    emitter = _Update(optimizer)
+    emitter = _Update(optimizer, shares)
+    trained = [
+        (name, shares[name].shape(shape) if name in shares else shape) for name, shape in tensors
+    ]
     names = [name for name, _ in tensors]
     coefficient = emitter.clipping([ACCUMULATED + name for name in names])
     for name, shape in tensors:
@@ -40,8 +47,8 @@ def update_graph(
             emitter.adamw(name, gradient, rank)
         else:
             emitter.sgd(name, gradient, rank)
-    slots = [(slot_name(slot, n), shape) for slot in optimizer.slots for n, shape in tensors]
-    gradients = [(ACCUMULATED + name, shape) for name, shape in tensors]
+    slots = [(slot_name(slot, n), shape) for slot in optimizer.slots for n, shape in trained]
+    gradients = [(ACCUMULATED + name, shape) for name, shape in trained]
     scalars = [
         helper.make_tensor_value_info(name, TensorProto.DOUBLE, [])
         for name in (*_SCALARS, *optimizer.hyperparameters())
@@ -62,19 +69,46 @@ def _float(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
 
 
 class _Update(Emitter):
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, shares: Shares) -> None:
         super().__init__()
+        self._shares = shares
         self._nesterov = optimizer.kind == "sgd-nesterov"
         self._momentum = "momentum_buffer" in optimizer.slots
 
-    def result(self, kind: str, inputs: Sequence[str], name: str) -> str:
+    def result(
+        self, kind: str, inputs: Sequence[str], name: str, attributes: Attributes = _NONE
+    ) -> str:
         """An operator whose result is a graph output.
 
         Everything that reads the tensor it replaces is computed before it, so a runtime may bind
         the output to the very buffer of the input.
         """
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name))
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
+
+    def value(self, name: str) -> str:
+        """What is trained of a tensor."""
+        share = self._shares.get(name)
+        if share is None:
+            return name
+        return self.op("Gather", [name, self.integers(share.indices)], {"axis": share.axis})
+
+    def change(self, name: str, kind: str, inputs: Sequence[str], rank: int) -> None:
+        """An operator whose result takes the place of what is trained of a tensor."""
+        share = self._shares.get(name)
+        if share is None:
+            self.result(kind, inputs, NEXT + name)
+            return
+        slices = self.op(kind, inputs)
+        if share.axis == 0:
+            rows = self.constant(np.array(share.indices, np.int64)[:, None])
+            self.result("ScatterND", [name, rows, slices], NEXT + name)
+            return
+        # ScatterElements wants an index per element. Its size is taken from the slices at run time,
+        # so that it is made when it is needed; int32 takes half the memory.
+        places = np.array(share.indices, np.int32).reshape(-1, *[1] * (rank - share.axis - 1))
+        spread = self.op("Expand", [self.constant(places), self.op("Shape", [slices])])
+        self.result("ScatterElements", [name, spread, slices], NEXT + name, {"axis": share.axis})
 
     def of_rank(self, scalar: str, rank: int) -> str:
         """A scalar as a tensor of that rank, all dimensions 1.
@@ -102,7 +136,8 @@ class _Update(Emitter):
         return self.op("Min", [ratio, self.constant(np.float32(1))])
 
     def sgd(self, name: str, gradient: str, rank: int) -> None:
-        decay = self.op("Mul", [name, self.single("weight_decay", rank)])
+        value = self.value(name)
+        decay = self.op("Mul", [value, self.single("weight_decay", rank)])
         direction = self.op("Add", [gradient, decay])
         if self._momentum:
             slot, factor = slot_name("momentum_buffer", name), self.single("momentum", rank)
@@ -111,7 +146,7 @@ class _Update(Emitter):
             ahead = self.op("Mul", [buffer, factor])
             direction = self.op("Add", [direction, ahead]) if self._nesterov else buffer
         step = self.op("Mul", [direction, self.single("learning_rate", rank)])
-        self.result("Sub", [name, step], NEXT + name)
+        self.change(name, "Sub", [value, step], rank)
 
     def adamw(self, name: str, gradient: str, rank: int) -> None:
         first, second = slot_name("exp_avg", name), slot_name("exp_avg_sq", name)
@@ -130,5 +165,5 @@ class _Update(Emitter):
         bound = self.op("Add", [root, self.single("epsilon", rank)])
         change = self.op("Mul", [self.op("Div", [mean, bound]), size])
         decay = self.one_minus(self.op("Mul", ["learning_rate", "weight_decay"]))
-        kept = self.op("Mul", [name, self.single(decay, rank)])
-        self.result("Sub", [kept, change], NEXT + name)
+        kept = self.op("Mul", [self.value(name), self.single(decay, rank)])
+        self.change(name, "Sub", [kept, change], rank)

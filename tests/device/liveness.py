@@ -67,7 +67,7 @@ def _shared_buffer(
         return buffer_of.get(operation.inputs[0])
     if not operation.in_place:
         return None
-    for name in operation.inputs:
+    for name in operation.inputs[:1]:
         buffer = buffer_of.get(name)
         if (
             buffer is not None

@@ -1,0 +1,194 @@
+"""Predicted against measured peak of the device process, over many plans.
+
+    .venv/bin/python benchmarks/memory_truth.py [--folder build/memory-truth] [--limited]
+
+For each model of workloads/planned.py, two batches and several memory budgets: plan, export, then
+`edgetune train` in the device environment, a process of its own, with validation and a checkpoint.
+Printed: the process's peak (VmHWM) over the prediction. With --limited each process also runs in a
+memory cgroup whose limit is the prediction (needs root, and cgroup v1 or v2 with its controller).
+Exit code 1 when a peak exceeds its prediction, the median is off by more than 10 %, or a limited
+process is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from edgetune_exporters.export import export
+from edgetune_exporters.factory import Example, load_example
+from edgetune_exporters.make_plan import Variants, plan_for
+from edgetune_exporters.request_importance import request_importance
+
+from edgetune.errors import BudgetError
+from edgetune.files.device_profiles import load_profile
+from edgetune.nouns.budget import Budget
+from edgetune.nouns.plan_request import PlanRequest
+from edgetune.planning.step_cost import StepCosts
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("mobilenet_v2", "resnet50", "minilm_l6", "vit_small")
+BATCHES = (8, 4)
+# Memory budgets between the forward pass (0) and training everything (1).
+FRACTIONS = (0.02, 0.08, 0.2, 0.4, 1.0)
+STEPS = 3
+
+_CHILD = """
+import sys
+from edgetune.cli.main import main
+code = main(sys.argv[1:])
+for line in open("/proc/self/status"):
+    if line.startswith("VmHWM"):
+        print("peak_bytes", int(line.split()[1]) * 1024)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A bundle to run. predicted_bytes: of the whole process."""
+
+    name: str
+    bundle: Path
+    batch: int
+    micro_batch: int
+    tensors: int
+    recomputes: bool
+    peak_at: str
+    predicted_bytes: int
+
+
+def make_bundles(folder: Path, models: tuple[str, ...]) -> Iterator[Planned]:
+    """Plan and export every combination; what does not fit at all is left out."""
+    profile = load_profile("generic-x86")
+    for model in models:
+        example = load_example(f"{ROOT}/benchmarks/workloads/planned.py:{model}")
+        for batch in BATCHES:
+            request = PlanRequest(profile, batch=batch, calibration_samples=2)
+            importance = request_importance(example, request)
+            variants = Variants(example, request, importance)
+            first = next(iter(variants))
+            least, most = _range(first)
+            for fraction in FRACTIONS:
+                bound = int(least + fraction * (most - least))
+                within = replace(request, budget=Budget(memory_bytes=bound), gap=0.02)
+                try:
+                    planned = plan_for(variants, importance, within)
+                except BudgetError as error:
+                    print(f"{model} batch {batch}, {fraction:.0%}: {error}", file=sys.stderr)
+                    continue
+                name = f"{model}-{batch}-{round(100 * fraction)}"
+                export(example, planned, ("portable",), folder / name)
+                _write_data(example, folder / f"{model}.npz")
+                plan = planned.plan
+                yield Planned(
+                    name,
+                    folder / name,
+                    batch,
+                    plan.micro_batch,
+                    len(plan.selection.trainable),
+                    plan.recomputes,
+                    plan.cost.peak_at,
+                    plan.cost.peak_bytes,
+                )
+
+
+def _range(costs: StepCosts) -> tuple[int, int]:
+    everything = sum(1 << i for i, c in enumerate(costs.graph.candidates) if c.share is None)
+    return costs.cost(0).peak_bytes, costs.cost(everything).peak_bytes
+
+
+def _write_data(example: Example, path: Path) -> None:
+    if isinstance(example.inputs, dict):
+        inputs = {name: value.numpy() for name, value in example.inputs.items()}
+    else:
+        inputs = {"x": example.inputs.numpy()}
+    np.savez(path, **inputs, targets=example.targets.numpy())
+
+
+def measured_bytes(planned: Planned, python: str, limit: int | None = None) -> int | None:
+    """Peak resident bytes of training; None when the process died."""
+    data = planned.bundle.parent / f"{planned.name.split('-')[0]}.npz"
+    with_checkpoint = planned.bundle.parent / f"{planned.name}.checkpoint"
+    command = [python, "-c", _CHILD, "train", str(planned.bundle), "--data", str(data)]
+    command += ["--validation", str(data), "--epochs", str(STEPS), "--learning-rate", "1e-5"]
+    command += ["--checkpoint", str(with_checkpoint), "--out", str(with_checkpoint) + ".delta"]
+    if limit is not None:
+        command = [*_in_cgroup(limit), *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with_checkpoint.unlink(missing_ok=True)
+    Path(str(with_checkpoint) + ".delta").unlink(missing_ok=True)
+    found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("peak_bytes")]
+    if done.returncode or not found:
+        print(f"{planned.name}: exit code {done.returncode}\n{done.stderr[-400:]}", file=sys.stderr)
+        return None
+    return int(found[0])
+
+
+def _in_cgroup(limit: int) -> list[str]:
+    """A command prefix that runs what follows in a memory cgroup of `limit` bytes."""
+    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    base, file = (v1, "memory.limit_in_bytes") if v1.is_dir() else (v2, "memory.max")
+    group = base / "edgetune-truth"
+    group.mkdir(exist_ok=True)
+    (group / file).write_text(str(limit))
+    return ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+
+
+def main() -> int:
+    """Print the table and the verdict."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "memory-truth")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--device-python", default=str(ROOT / ".venv-device" / "bin" / "python"))
+    parser.add_argument("--limited", action="store_true")
+    options = parser.parse_args()
+    shutil.rmtree(options.folder, ignore_errors=True)
+    options.folder.mkdir(parents=True)
+    print(
+        f"{'plan':20} {'batch':>5} {'micro':>5} {'tensors':>7} {'again':>5} {'predicted':>10} "
+        f"{'measured':>9} {'ratio':>6}  peak at",
+        flush=True,
+    )
+    ratios, killed, rows = [], 0, []
+    for planned in make_bundles(options.folder, tuple(options.models)):
+        measured = measured_bytes(planned, options.device_python)
+        survived = True
+        if options.limited:
+            limit = planned.predicted_bytes
+            survived = measured_bytes(planned, options.device_python, limit) is not None
+        killed += not survived
+        ratio = (measured or 0) / planned.predicted_bytes
+        ratios.append(ratio)
+        rows.append({"plan": planned.name, "ratio": ratio, "killed": not survived})
+        print(
+            f"{planned.name:20} {planned.batch:5} {planned.micro_batch:5} {planned.tensors:7} "
+            f"{'yes' if planned.recomputes else 'no':>5} {planned.predicted_bytes / 2**20:8.1f} M "
+            f"{(measured or 0) / 2**20:7.1f} M {ratio:6.3f}  {planned.peak_at}"
+            f"{'' if survived else '  KILLED at its own prediction'}",
+            flush=True,
+        )
+        shutil.rmtree(planned.bundle)
+    median = statistics.median(ratios)
+    print(
+        f"{len(ratios)} plans: measured / predicted from {min(ratios):.3f} to {max(ratios):.3f}, "
+        f"median {median:.3f}; {sum(r > 1 for r in ratios)} above the prediction; "
+        f"{killed} killed at a limit of the prediction"
+    )
+    build = ROOT / "build" / "bench"
+    build.mkdir(parents=True, exist_ok=True)
+    (build / "memory_truth.json").write_text(json.dumps(rows, indent=1) + os.linesep)
+    return int(max(ratios) > 1 or min(ratios) == 0 or not median >= 0.9 or killed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Scores that a user gives: a JSON file {name: score}."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from edgetune.errors import DataError, nearest, raise_all
+
+
+def read_scores(path: Path, known: Collection[str]) -> dict[str, float]:
+    """The scores in `path` by name, each one of `known`.
+
+    Raises DataError when the file cannot be read, and one that lists every entry of an unknown name
+    or without a finite number.
+    """
+    entries = read_entries(path)
+    problems = [] if entries else ["it holds no score"]
+    for name, score in entries:
+        if name not in known:
+            problems.append(f"there is no {name}{nearest(name, known)}")
+        elif not isinstance(score, float):
+            problems.append(f"{name} has {score!r}, expected a number")
+        elif not isfinite(score):
+            problems.append(f"{name} has {score}, expected a finite number")
+    names = [name for name, _ in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    problems += [f"{name} stands there more than once" for name in twice]
+    raise_all(DataError, f"cannot use the scores in {path}", problems)
+    return dict(entries)
+
+
+def read_entries(path: Path) -> list[tuple[str, Any]]:
+    """(name, value) pairs as they stand in the file, repeated names included; numbers as floats.
+
+    Raises DataError when it cannot be read, or is no object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        pairs = json.loads(text, object_pairs_hook=_Pairs, parse_int=float)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the scores in {path}: {error}") from error
+    if not isinstance(pairs, _Pairs):
+        raise DataError(f"the scores in {path} are no JSON object of names and numbers")
+    return list(pairs)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object before repeated names are lost."""

@@ -1,0 +1,22 @@
+"""The memory of the graphs that are emitted, simulated operation by operation: the oracle."""
+
+from __future__ import annotations
+
+from edgetune.nouns.selection import Selection
+from edgetune.nouns.step_graph import StepGraph
+from edgetune.planning.split import split_step
+from tests.device.liveness import simulate_peak
+
+
+def simulated_peak_bytes(graph: StepGraph, selection: Selection) -> int:
+    """Peak of the prefix, or of the tail with the prefix's features; feeds are alive in both."""
+    split = split_step(graph, selection)
+    feeds = _sum(graph, (*graph.inputs, *graph.labels))
+    prefix = simulate_peak(split.prefix, graph.tensor_bytes, split.features)
+    # Each gradient is added to its accumulator, in place, as soon as it is there.
+    tail = simulate_peak(split.tail, graph.tensor_bytes, (graph.loss, graph.correct))
+    return feeds + max(prefix.bytes, tail.bytes + _sum(graph, split.features))
+
+
+def _sum(graph: StepGraph, names: tuple[str, ...]) -> int:
+    return sum(graph.tensor_bytes[name] for name in names)
