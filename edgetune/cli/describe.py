@@ -7,8 +7,10 @@ from typing import Any
 
 from edgetune.nouns.plain import to_plain
 from edgetune.nouns.plan import Certificate, UpdatePlan
-from edgetune.planning.limits import MEMORY, RUN_ENERGY, STEP_ENERGY, TIME
 from edgetune.units import format_bytes, format_joules, format_seconds
+
+# What may bind, as edgetune.planning.limits has it, which training on a device does without.
+MEMORY, STEP_ENERGY, RUN_ENERGY, TIME = "memory", "energy per step", "energy per run", "time"
 
 _WIDTH = 80  # of a list of names, in characters
 _MORE_BYTES = 16 * 2**20  # what prices are quoted for: so much more memory,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgetune.cli.output import table
+from edgetune.nouns.timeline import Timeline, TimelineMoment
 from edgetune.planning.module_names import parent, shared_depth
-from edgetune.planning.timeline import Timeline, TimelineMoment
 from edgetune.units import format_bytes
 
 MOST_ROWS, MOST_HOLDERS = 40, 8

@@ -34,12 +34,19 @@ class Limit:
     """The sum of `terms` and of the program's maxima numbered `maxima` is at most `bound` >= 0.
 
     name: what is limited. Many limits may have one name: the memory at each moment of a step.
+    Raises ValueError for a bound or a term that is none.
     """
 
     name: str
     bound: float
     terms: tuple[Term, ...]
     maxima: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bound < math.inf:
+            raise ValueError(f"the bound of {self.name} is {self.bound}: not even nothing keeps it")
+        if not all(0 <= term.amount < math.inf and term.any_of > 0 for term in self.terms):
+            raise ValueError(f"a term of {self.name} is negative, not finite, or of no candidate")
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,8 @@ class Separation(Protocol):
 
 def members(selection: int) -> list[int]:
     """The candidates of a bitmask, ascending."""
-    found = []
-    while selection:
-        lowest = selection & -selection
-        found.append(lowest.bit_length() - 1)
-        selection ^= lowest
-    return found
+    first = max((selection & -selection).bit_length() - 1, 0)
+    return [first + i for i, bit in enumerate(f"{selection >> first:b}"[::-1]) if bit == "1"]
 
 
 def total(terms: Iterable[Term], selection: int) -> float:

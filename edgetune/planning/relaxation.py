@@ -20,13 +20,16 @@ import highspy
 import numpy as np
 import numpy.typing as npt
 
+from edgetune.errors import RuntimeSetupError
 from edgetune.planning.program import Limit, Program, Term, members, total
 
 Row = Mapping[int, float]  # coefficients by column
 Floats = npt.NDArray[np.float64]
 
+# Rows are scaled to 1. What HiGHS may exceed them by, and by how much more is allowed: without that
+# it loses selections that keep a limit exactly. What exceeds a limit within this is cut off later.
+_FEASIBILITY = 1e-8
 SLACK = 1e-7
-_FEASIBILITY = 1e-8  # what a row, scaled to 1, may be exceeded by
 _LARGEST = 1e3  # of a row's coefficients: more than the whole bound is as good as this
 _LINKED_DIRECTLY = 8  # candidates that are linked themselves rather than through smaller sets
 
@@ -180,15 +183,12 @@ class Relaxation:
         columns, rows = self._sent
         new = len(self._score) - columns
         _add_columns(self._solver, -np.array(self._score[columns:]), np.zeros(new), np.zeros(new))
-        everything = np.arange(len(self._score), dtype=np.int32)
-        self._solver.changeColsBounds(
-            len(everything), everything, np.zeros(len(everything)), np.array(self._upper)
-        )
+        count = len(self._score)
+        every = np.arange(count, dtype=np.int32)
+        self._solver.changeColsBounds(count, every, np.zeros(count), np.array(self._upper))
         self._solver.addRows(*_packed(self._rows[rows:], self._right[rows:]))
-        self._sent = len(self._score), len(self._rows)
-        self._solver.setOptionValue("time_limit", self._solver.getRunTime() + seconds)
-        self._solver.run()
-        if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        self._sent = count, len(self._rows)
+        if _run(self._solver, seconds) == highspy.HighsModelStatus.kTimeLimit:
             return None
         solution = self._solver.getSolution()
         duals = list(solution.row_dual)
@@ -224,14 +224,11 @@ class Relaxation:
             binary[[column for column, _ in self._maxima.values()]] = 0
         solver.changeColsIntegrality(columns, np.arange(columns, dtype=np.int32), binary)
         solver.setOptionValue("mip_allow_restart", False)
-        solver.setOptionValue("presolve", "off")
         solver.setOptionValue("mip_rel_gap", gap)
         solver.setOptionValue("mip_abs_gap", 0.0)
         solver.setOptionValue("mip_feasibility_tolerance", _FEASIBILITY)
-        solver.setOptionValue("time_limit", seconds)
         solver.setSolution(self._point(wanted.start))
-        solver.run()
-        status = solver.getModelStatus()
+        status = _run(solver, seconds)
         info = solver.getInfo()
         if status == highspy.HighsModelStatus.kInfeasible:
             return Integral(None, -math.inf, True)
@@ -249,9 +246,8 @@ class Relaxation:
         for _, any_of, column in self._sets:
             values[column] = float(any_of & selection != 0)
         for k, (column, unit) in self._maxima.items():
-            values[column] = (
-                max(total(terms, selection) for terms in self._program.maxima[k]) / unit
-            )
+            sums = (total(terms, selection) for terms in self._program.maxima[k])
+            values[column] = max(sums) / unit
         point = highspy.HighsSolution()
         point.col_value = values
         return point
@@ -272,6 +268,27 @@ def _packed(rows: Sequence[Row], right: Sequence[float]) -> tuple[Any, ...]:
         np.cumsum([0, *sizes[:-1]]).astype(np.int32) if rows else np.zeros(0, np.int32),
         np.array([column for row in rows for column in row], np.int32),
         np.array([value for row in rows for value in row.values()], float),
+    )
+
+
+def _run(solver: highspy.Highs, seconds: float) -> highspy.HighsModelStatus:
+    """Solve; the status is that of an optimum, of no solution, or of the time limit.
+
+    Without presolve, which at times cuts off the optimum (seen in HiGHS 1.7.2 to 1.15.1); with it
+    when the solve fails. Raises RuntimeSetupError when that fails too.
+    """
+    known = highspy.HighsModelStatus
+    solver.setOptionValue("time_limit", solver.getRunTime() + seconds)
+    for presolve in ("off", "on"):
+        solver.setOptionValue("presolve", presolve)
+        solver.run()
+        status = solver.getModelStatus()
+        if status in (known.kOptimal, known.kInfeasible, known.kTimeLimit):
+            return status
+        solver.clearSolver()
+    raise RuntimeSetupError(
+        f"HiGHS {solver.version()} cannot solve the program: {status.name}; another version of "
+        "highspy may (pip install --upgrade highspy)"
     )
 
 

@@ -80,6 +80,8 @@ class _Search:
         self._complete = True  # whether every solve so far came to its end
 
     def run(self) -> Solution:
+        if not self._live:
+            return Solution(0, 0.0, 0.0, 0.0, (), {}, 0, False)
         self._relax()
         self._best = self._rounded()
         while self._complete and not self._reached(self._gap):
@@ -247,10 +249,12 @@ class _Search:
         """
         losses = self._relaxed.losses if self._relaxed else [0.0] * len(self._program.scores)
         prices = self._relaxed.prices if self._relaxed else {}
-        nearest = sorted(self._live, key=losses.__getitem__)
-        exchanges = [self._best & ~self._rivals[i] | 1 << i for i in nearest]
-        better = [s for s in exchanges if self._program.score(s) > self._objective][:_CHECKS]
-        forbidden = [{limit.name for limit in self._violated(exchange)} for exchange in better]
+        forbidden: list[set[str]] = []
+        for i in sorted(self._live, key=losses.__getitem__):
+            replaced = self._best & self._rivals[i] | self._best & 1 << i
+            if self._program.scores[i] > self._program.score(replaced) and len(forbidden) < _CHECKS:
+                violated = self._violated(self._best ^ replaced | 1 << i)
+                forbidden.append({limit.name for limit in violated})
         binding = {name for name, price in prices.items() if price > 0}
         binding.update(*(names for names in forbidden if len(names) == 1))
         return tuple(sorted(binding or set().union(*forbidden)))

@@ -7,72 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from edgetune.nouns.cost import StepCost
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import Operation
+from edgetune.nouns.timeline import (
+    END_OF_STEP,
+    THE_BATCH,
+    Holder,
+    Phase,
+    Timeline,
+    TimelineMoment,
+)
 from edgetune.planning.buffers import Buffer
 from edgetune.planning.moments import Loads, Moment, selection_level
 from edgetune.planning.process_memory import ALLOCATOR_OVERHEAD
 from edgetune.planning.program import members
 from edgetune.planning.split import split_step
 from edgetune.planning.step_cost import ROUNDING_BYTES, StepCosts
-
-Phase = Literal["loading", "prefix", "forward", "backward", "update", "checkpoint"]
-
-THE_BATCH, END_OF_STEP = "the batch", "the end of the step"
-
-
-@dataclass(frozen=True)
-class TimelineMoment:
-    """One operation of a step, in execution order; loading, update and checkpoint count as one.
-
-    phase: the frozen prefix; forward and backward, which together are the tail; what is around.
-    operator: name of the operation, or of the phase. module: of the model, "" when none is known.
-    live_bytes: what is alive while it runs besides weights and state, with the allocator's overhead
-    and the kernels' workspace; the largest over all moments is the cost's activation_bytes.
-    """
-
-    phase: Phase
-    operator: str
-    module: str
-    operator_class: str
-    live_bytes: int
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Something alive at the peak.
-
-    bytes: of the tensor itself. made_by, kept_until: operations, or THE_BATCH and END_OF_STEP.
-    made_in, kept_for: the modules of these operations, "" when none is known.
-    """
-
-    tensor: str
-    bytes: int
-    made_by: str
-    kept_until: str
-    made_in: str = ""
-    kept_for: str = ""
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """The moments of loading, one micro-batch, the update and a checkpoint.
-
-    cost: of the step; its peak_bytes are base, weights, state, and the live bytes of `moments` at
-    the place `peak`. holders: what is alive there, the largest first. overhead: what the allocator
-    takes per byte of them. workspace_bytes: what a kernel takes besides.
-    """
-
-    cost: StepCost
-    moments: tuple[TimelineMoment, ...]
-    peak: int
-    holders: tuple[Holder, ...]
-    overhead: float
-    workspace_bytes: int
 
 
 def timeline_of(costs: StepCosts, selected: int) -> Timeline:

@@ -11,11 +11,12 @@ from edgetune.nouns.criterion import CRITERIA
 from edgetune.nouns.frontier import Axis, FrontierPoint
 from edgetune.nouns.plan import UpdatePlan
 from edgetune.nouns.plan_request import PlanRequest
+from edgetune.nouns.timeline import Timeline
 from edgetune.planning.choose import Effort
 from edgetune.planning.device_budget import within_device
 from edgetune.planning.frontier import frontier as frontier_of
 from edgetune.planning.step_cost import StepCosts
-from edgetune.planning.timeline import Timeline, timeline_of
+from edgetune.planning.timeline import timeline_of
 from edgetune.runtime.self_test import SelfTestReport
 from edgetune_exporters.export import export
 from edgetune_exporters.factory import Example, load_example

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgetune.errors import RuntimeSetupError
@@ -17,8 +17,8 @@ _UNITS: dict[Axis, str] = {"memory": "peak memory of the process (MiB)", "energy
 
 def require_plotting() -> None:
     """Raise RuntimeSetupError where matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise RuntimeSetupError("--plot needs matplotlib: pip install matplotlib")
+    if find_spec("matplotlib") is None:
+        raise RuntimeSetupError("--plot needs matplotlib: pip install 'edgetune[plot]'")
 
 
 def write_frontier_plot(

@@ -76,7 +76,7 @@ class Moments:
     def violated_fractionally(self, values: Sequence[float]) -> Sequence[Limit]:
         loads = self.loads(values)
         worst = [stretch[np.argmax(loads[stretch])] for stretch in self._stretches]
-        return [self.limit_at(int(t)) for t in worst if loads[t] > self.bound * (1 + 1e-12)]
+        return [self.limit_at(int(t)) for t in worst if loads[t] > self.bound]
 
     def limit_at(self, moment: int) -> Limit:
         alive = [life for life in self.lives if life.start <= moment < life.stop]

@@ -1,15 +1,21 @@
-"""Programs to solve in tests: small random ones, and their brute force."""
+"""Programs to solve in tests: small random ones, and their brute force.
+
+`python -m tests.device.programs --count 1000 --seed 0` compares the solver with brute force.
+"""
 
 from __future__ import annotations
 
+import argparse
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from edgetune.planning.program import Limit, Maximum, Program, Term, members
+from edgetune.planning.program import Limit, Maximum, Program, Term, members, total
+from edgetune.planning.solve import Solution, solve
 
 MOST_CANDIDATES = 16
 Floats = npt.NDArray[np.float64]
@@ -75,6 +81,26 @@ def brute_force(case: Case) -> tuple[float, float]:
     best = float(np.max(scores[allowed]))
     tied = allowed & (scores >= best - 1e-9 * best)
     return best, float(np.min(_totals(program.tie_break, selections[tied])))
+
+
+def disagreement(case: Case, solution: Solution) -> str:
+    """What is wrong with `solution` as the proven optimum of `case`; empty when nothing is."""
+    objective, cost = brute_force(case)
+    found = total(case.program.tie_break, solution.selected)
+    chosen = [solution.selected & group for group in case.program.exclusive]
+    wrong = {
+        "it violates a limit": bool(case.program.violated(case.limits, solution.selected)),
+        "it selects two of a group": any(group & (group - 1) for group in chosen),
+        f"{solution.objective} is not {objective}": not _equal(solution.objective, objective),
+        f"the tie-break cost {found} is not {cost}": not _equal(found, cost),
+        "it is not proven": (solution.gap, solution.out_of_time) != (0.0, False),
+        f"its bound is {solution.bound}": not _equal(solution.bound, objective),
+    }
+    return "; ".join(text for text, holds in wrong.items() if holds)
+
+
+def _equal(value: float, expected: float) -> bool:
+    return abs(value - expected) <= 1e-9 * expected
 
 
 def _totals(terms: Sequence[Term], selections: npt.NDArray[np.int64]) -> Floats:
@@ -158,3 +184,23 @@ def _masks(count: int, draw: random.Random) -> list[int]:
         ((singles, prefixes), (singles, prefixes, more), (anything,), (singles, more, anything))
     )
     return [mask for kind in kinds for mask in kind]
+
+
+def main() -> int:
+    """Solve random programs and print those on which the solver and brute force disagree."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    wrong = 0
+    for case in random_cases(options.count, options.seed):
+        problem = disagreement(case, solve(case.program, case.separation))
+        if problem:
+            wrong += 1
+            print(f"{case.name}: {problem}")
+    print(f"{options.count - wrong} of {options.count} equal to brute force")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

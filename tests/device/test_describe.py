@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgetune.cli import describe
 from edgetune.cli.describe import candidate_names, describe_plan, few, plan_json
 from edgetune.nouns.budget import Budget
 from edgetune.nouns.candidate import Share
@@ -14,6 +15,7 @@ from edgetune.nouns.cost import StepCost
 from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.plan import Certificate, UpdatePlan
 from edgetune.nouns.selection import Selection
+from edgetune.planning import limits
 
 MIB = 2**20
 PLAN = UpdatePlan(
@@ -146,6 +148,11 @@ def test_each_line_says_what_holds(plan: UpdatePlan, label: str, expected: str) 
 def test_a_plan_by_patterns_lists_its_tensors_in_the_models_order() -> None:
     plan = replace(BY_HAND, selection=Selection(("b.weight", "a.weight")))
     assert "             2 whole: b.weight, a.weight\n" in describe_plan(plan)
+
+
+def test_the_budgets_have_the_planners_names() -> None:
+    for name in ("MEMORY", "STEP_ENERGY", "RUN_ENERGY", "TIME"):
+        assert getattr(describe, name) == getattr(limits, name)
 
 
 def test_long_lists_of_names_are_cut() -> None:

@@ -12,11 +12,12 @@ from edgetune.cli.timeline_table import MOST_HOLDERS, MOST_ROWS, describe_timeli
 from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import StepGraph
+from edgetune.nouns.timeline import END_OF_STEP, THE_BATCH, Holder, Timeline
 from edgetune.planning.process_memory import ALLOCATOR_OVERHEAD
 from edgetune.planning.program import members
 from edgetune.planning.split import split_step
 from edgetune.planning.step_cost import StepCosts
-from edgetune.planning.timeline import END_OF_STEP, THE_BATCH, Holder, Timeline, timeline_of
+from edgetune.planning.timeline import timeline_of
 from edgetune.units import format_bytes
 from tests.device.random_graphs import random_step_graph
 from tests.device.step_graphs import PROFILE, in_micro_batches
