@@ -12,24 +12,20 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import highspy
 import numpy as np
-import numpy.typing as npt
 
-from edgetune.errors import RuntimeSetupError
+from edgetune.planning.highs import Row, add_columns, add_rows, quiet_highs, run
 from edgetune.planning.program import Limit, Program, Term, members, total
-
-Row = Mapping[int, float]  # coefficients by column
-Floats = npt.NDArray[np.float64]
 
 # Rows are scaled to 1. What HiGHS may exceed them by, and by how much more is allowed: without that
 # it loses selections that keep a limit exactly. What exceeds a limit within this is cut off later.
 _FEASIBILITY = 1e-8
 SLACK = 1e-7
+_MAGNIFIED = 1e3  # of the objective: what is better by less than HiGHS's tolerance is missed
 _LARGEST = 1e3  # of a row's coefficients: more than the whole bound is as good as this
 _LINKED_DIRECTLY = 8  # candidates that are linked themselves rather than through smaller sets
 
@@ -92,12 +88,12 @@ class Relaxation:
         self._sets: list[tuple[int, int, int]] = []  # size, set, column; by size
         self._maxima: dict[int, tuple[int, float]] = {}  # column, unit
         self._groups: list[list[int]] = [[] for _ in program.scores]
-        self._solver = _highs()
+        self._solver = quiet_highs()
         self._sent = (0, 0)
         for group in program.exclusive:
+            self._row(dict.fromkeys(members(group), 1.0))
             for i in members(group):
                 self._groups[i].append(group)
-            self._row(dict.fromkeys(members(group), 1.0))
         for limit in program.limits:
             self.add(limit)
 
@@ -181,14 +177,14 @@ class Relaxation:
     def solve(self, seconds: float) -> Fractional | None:
         """The relaxation's optimum; None when `seconds` do not suffice."""
         columns, rows = self._sent
-        new = len(self._score) - columns
-        _add_columns(self._solver, -np.array(self._score[columns:]), np.zeros(new), np.zeros(new))
         count = len(self._score)
+        new = count - columns
+        add_columns(self._solver, -np.array(self._score[columns:]), np.zeros(new), np.zeros(new))
         every = np.arange(count, dtype=np.int32)
         self._solver.changeColsBounds(count, every, np.zeros(count), np.array(self._upper))
-        self._solver.addRows(*_packed(self._rows[rows:], self._right[rows:]))
+        add_rows(self._solver, self._rows[rows:], self._right[rows:])
         self._sent = count, len(self._rows)
-        if _run(self._solver, seconds) == highspy.HighsModelStatus.kTimeLimit:
+        if run(self._solver, seconds) == highspy.HighsModelStatus.kTimeLimit:
             return None
         solution = self._solver.getSolution()
         duals = list(solution.row_dual)
@@ -205,7 +201,7 @@ class Relaxation:
 
     def solve_integral(self, wanted: Wanted, gap: float, seconds: float) -> Integral:
         """The best selection that keeps all rows: the score, within `gap`, or the cost is best."""
-        solver = _highs()
+        solver = quiet_highs()
         columns = len(self._score)
         objective = -np.array(self._score)
         if wanted.cost is not None:
@@ -215,9 +211,9 @@ class Relaxation:
         upper[members(wanted.excluded)] = 0.0
         lower = np.zeros(columns)
         lower[members(wanted.included)] = 1.0
-        _add_columns(solver, objective, lower, upper)
+        add_columns(solver, _MAGNIFIED * objective, lower, upper)
         rows = [*self._rows, *(row for row, _ in wanted.cuts)]
-        solver.addRows(*_packed(rows, [*self._right, *(right for _, right in wanted.cuts)]))
+        add_rows(solver, rows, [*self._right, *(right for _, right in wanted.cuts)])
         # All of them: branching on a whole set is what settles a long chain.
         binary = np.full(columns, highspy.HighsVarType.kInteger.value, np.uint8)
         if self._maxima:
@@ -228,16 +224,17 @@ class Relaxation:
         solver.setOptionValue("mip_abs_gap", 0.0)
         solver.setOptionValue("mip_feasibility_tolerance", _FEASIBILITY)
         solver.setSolution(self._point(wanted.start))
-        status = _run(solver, seconds)
+        status = run(solver, seconds)
         info = solver.getInfo()
         if status == highspy.HighsModelStatus.kInfeasible:
             return Integral(None, -math.inf, True)
         complete = status == highspy.HighsModelStatus.kOptimal
-        bound = -info.mip_dual_bound * self._unit
-        if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
-            return Integral(None, bound, complete)
-        values = list(solver.getSolution().col_value)[: self._count]
-        return Integral(sum(1 << i for i, v in enumerate(values) if v > 0.5), bound, complete)
+        bound = -info.mip_dual_bound / _MAGNIFIED * self._unit
+        selected = None
+        if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
+            values = list(solver.getSolution().col_value)[: self._count]
+            selected = sum(1 << i for i, value in enumerate(values) if value > 0.5)
+        return Integral(selected, bound, complete)
 
     def _point(self, selection: int) -> highspy.HighsSolution:
         """The columns' values for `selection`."""
@@ -251,50 +248,3 @@ class Relaxation:
         point = highspy.HighsSolution()
         point.col_value = values
         return point
-
-
-def _add_columns(solver: highspy.Highs, costs: Floats, lower: Floats, upper: Floats) -> None:
-    starts, columns, values = np.zeros(len(costs), np.int32), np.zeros(0, np.int32), np.zeros(0)
-    solver.addCols(len(costs), costs, lower, upper, 0, starts, columns, values)
-
-
-def _packed(rows: Sequence[Row], right: Sequence[float]) -> tuple[Any, ...]:
-    sizes = [len(row) for row in rows]
-    return (
-        len(rows),
-        np.full(len(rows), -highspy.kHighsInf),
-        np.array(right, float),
-        sum(sizes),
-        np.cumsum([0, *sizes[:-1]]).astype(np.int32) if rows else np.zeros(0, np.int32),
-        np.array([column for row in rows for column in row], np.int32),
-        np.array([value for row in rows for value in row.values()], float),
-    )
-
-
-def _run(solver: highspy.Highs, seconds: float) -> highspy.HighsModelStatus:
-    """Solve; the status is that of an optimum, of no solution, or of the time limit.
-
-    Without presolve, which at times cuts off the optimum (seen in HiGHS 1.7.2 to 1.15.1); with it
-    when the solve fails. Raises RuntimeSetupError when that fails too.
-    """
-    known = highspy.HighsModelStatus
-    solver.setOptionValue("time_limit", solver.getRunTime() + seconds)
-    for presolve in ("off", "on"):
-        solver.setOptionValue("presolve", presolve)
-        solver.run()
-        status = solver.getModelStatus()
-        if status in (known.kOptimal, known.kInfeasible, known.kTimeLimit):
-            return status
-        solver.clearSolver()
-    raise RuntimeSetupError(
-        f"HiGHS {solver.version()} cannot solve the program: {status.name}; another version of "
-        "highspy may (pip install --upgrade highspy)"
-    )
-
-
-def _highs() -> highspy.Highs:
-    solver = highspy.Highs()  # type: ignore[no-untyped-call]  # it has no annotation
-    solver.setOptionValue("output_flag", False)
-    solver.setOptionValue("threads", 1)
-    solver.setOptionValue("random_seed", 0)
-    return solver

@@ -13,8 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgetune.planning.highs import Row
 from edgetune.planning.program import Limit, Program, Separation, members, total
-from edgetune.planning.relaxation import SLACK, Fractional, Integral, Relaxation, Row, Wanted
+from edgetune.planning.relaxation import SLACK, Fractional, Integral, Relaxation, Wanted
 
 _EQUAL = 1e-9  # scores this close, relatively, are equal
 _ROUNDING = 1e-6  # what HiGHS may have rounded off a bound, relatively
