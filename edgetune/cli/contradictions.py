@@ -40,6 +40,13 @@ def _of_the_selection(options: argparse.Namespace) -> Iterator[str]:
     shares = [pattern for pattern in options.train if ":" in pattern]
     if shares and options.no_shares:
         yield f"--train {shares[0]} is a share, which --no-shares forbids: leave one of them out"
+    if not 0 <= options.int8_tolerance < float("inf"):
+        yield f"--int8-tolerance is {options.int8_tolerance}: expected a share such as 0.02"
+    if options.precision == "int8" and "ort-training" in (getattr(options, "format", None) or []):
+        yield (
+            "--format ort-training has no prefix in 8 bits, --precision int8 asks for one: leave "
+            "one of them out"
+        )
     if options.top_k is not None and options.top_k < 1:
         yield f"--top-k is {options.top_k}: expected at least one tensor"
     if options.threshold is not None and not isfinite(options.threshold):

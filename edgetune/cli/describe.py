@@ -88,7 +88,9 @@ def _kinds(plan: UpdatePlan) -> Iterator[str]:
 
 def _batch(plan: UpdatePlan) -> str:
     again = "; light activations are made again in the backward" if plan.recomputes else ""
-    return f"{plan.batch} in micro-batches of {plan.micro_batch}, {plan.optimizer.kind}{again}"
+    prefix = "; the frozen part in 8 bits" if plan.precision == "int8" else ""
+    sizes = f"{plan.batch} in micro-batches of {plan.micro_batch}"
+    return f"{sizes}, {plan.optimizer.kind}{again}{prefix}"
 
 
 def _memory(plan: UpdatePlan) -> str:

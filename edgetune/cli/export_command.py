@@ -10,6 +10,7 @@ from edgetune.cli.describe import describe_plan, plan_json
 from edgetune.cli.output import add_json_option, print_json
 from edgetune.cli.request_options import add_request_options, request_from, workstation
 from edgetune.nouns.manifest import FORMATS
+from edgetune.nouns.precision import Int8Loss
 
 
 def add_to(commands: Any) -> None:
@@ -34,8 +35,9 @@ def _run(options: argparse.Namespace) -> None:
         options.model, request_from(options), formats, options.out, options.sample, options.loss
     )
     if options.json:
-        plan = plan_json(exported.plan)
-        print_json({"plan": plan, "verified": exported.reports, "out": str(options.out)})
+        report = {"plan": plan_json(exported.plan), "verified": exported.reports}
+        int8 = {"int8": exported.int8_loss} if exported.int8_loss else {}
+        print_json({**report, **int8, "out": str(options.out)})
         return
     print(describe_plan(exported.plan))
     for name, report in exported.reports.items():
@@ -44,6 +46,8 @@ def _run(options: argparse.Namespace) -> None:
             f"verified     {name}: loss, {len(exported.plan.selection.trainable)} gradients and 3 "
             f"updates agree with PyTorch (largest deviation {worst:.1%} of what is tolerated)"
         )
+    if exported.int8_loss:
+        print(f"int8         {_describe_int8(exported.int8_loss)}")
     if "ort-training" in formats:
         print(
             "note         the predictions are of the portable step; ort-training runs where "
@@ -51,3 +55,10 @@ def _run(options: argparse.Namespace) -> None:
         )
     folders = [options.out / name for name in formats] if len(formats) > 1 else [options.out]
     print(f"written      {' and '.join(map(str, folders))}")
+
+
+def _describe_int8(int8: Int8Loss) -> str:
+    return (
+        f"the loss of {int8.samples} calibration samples goes from {int8.fp32_loss:.4g} to "
+        f"{int8.int8_loss:.4g} ({int8.rise:+.2%}); the features are off by {int8.feature_error:.1%}"
+    )

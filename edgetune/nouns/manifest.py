@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgetune.nouns.folding import FoldedBatchNorm
 from edgetune.nouns.loss import LossSpec
 from edgetune.nouns.plan import UpdatePlan
+from edgetune.nouns.precision import Int8Loss
 from edgetune.nouns.signature import Signature
 
 SCHEMA_VERSION = 1
@@ -21,7 +22,7 @@ class Manifest:
     format: one of FORMATS. features: names of the tensors that the frozen prefix hands to the
     other graphs, empty when there is no prefix graph.
     folded: BatchNorms that became part of convolutions. digests: SHA-256 by file name, of every
-    other file of the bundle.
+    other file of the bundle. int8: what a prefix in 8 bits costs, None where it is fp32.
     """
 
     format: str
@@ -31,4 +32,5 @@ class Manifest:
     features: tuple[str, ...]
     folded: tuple[FoldedBatchNorm, ...]
     digests: Mapping[str, str]
+    int8: Int8Loss | None = None
     schema: int = SCHEMA_VERSION

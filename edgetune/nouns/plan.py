@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edgetune.nouns.budget import Budget
 from edgetune.nouns.cost import StepCost
 from edgetune.nouns.optimizer import Optimizer
+from edgetune.nouns.precision import Precision
 from edgetune.nouns.selection import Selection
 
 
@@ -40,6 +41,7 @@ class UpdatePlan:
 
     batch: samples per optimizer step; micro_batch: samples per run of the graphs, divides batch.
     recomputes: whether light activations are made again in the backward instead of kept.
+    precision: of the frozen prefix; everything that is trained, and what follows it, is fp32.
     parameter_count, trainable_count: numbers of scalars. criterion: what the scores measure.
     scores: importance by candidate name, of those that are selected.
     """
@@ -55,6 +57,7 @@ class UpdatePlan:
     parameter_count: int
     trainable_count: int
     recomputes: bool = False
+    precision: Precision = "fp32"
     criterion: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from edgetune.nouns.budget import Budget
 from edgetune.nouns.optimizer import Optimizer
+from edgetune.nouns.precision import Precision
 from edgetune.nouns.profile import DeviceProfile
 
 
@@ -19,6 +20,9 @@ class PlanRequest:
         divisors of `batch`.
     shares: whether shares of tensors may be selected. recomputation: whether light activations may
         be made again in the backward instead of kept.
+    precisions: in which the frozen prefix may compute, those that are faster first.
+    int8_tolerance: by how much the loss of the calibration samples may rise, as a share of itself,
+        when the prefix computes in 8 bits.
     criterion: one of CRITERIA, or "user" for the scores in the JSON file `scores_file`.
     calibration_samples: how many of the sample batch importance is measured on, drawn by `seed`.
     top_k, threshold: select the so many most important tensors, or those with at least that score,
@@ -34,6 +38,8 @@ class PlanRequest:
     micro_batch: int | None = None
     shares: bool = True
     recomputation: bool = True
+    precisions: tuple[Precision, ...] = ("fp32",)
+    int8_tolerance: float = 0.02
     criterion: str = "fisher"
     scores_file: str | None = None
     calibration_samples: int = 64

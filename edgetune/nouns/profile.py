@@ -12,6 +12,9 @@ PowerScope = Literal["module", "board", "wall"]
 OPERATOR_CLASSES = ("convolution", "depthwise", "matmul", "elementwise")
 """Classes of operators that sustain different shares of the peak."""
 
+INT8 = "int8"
+"""Key in `flops_per_second` of products of 8-bit integers, with onnxruntime's kernels."""
+
 PEAK = "peak"
 """Key in `flops_per_second` of the fp32 peak of all cores."""
 

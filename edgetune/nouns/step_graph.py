@@ -29,6 +29,9 @@ class Operation:
     module: the model's module it comes from, "" when none is known.
     workspace_bytes: what its kernel allocates besides while it runs.
     reads_in_part: whether it reads of its first input no more than it writes, as a lookup does.
+    int8_weight: whether it multiplies data by a weight, or looks up rows of one, and can do so with
+        the weight in 8 bits.
+    int8_result: whether it can hand on its result in 8 bits, from inputs in 8 bits.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Operation:
     module: str = ""
     workspace_bytes: int = 0
     reads_in_part: bool = False
+    int8_weight: bool = False
+    int8_result: bool = False
 
 
 @dataclass(frozen=True)

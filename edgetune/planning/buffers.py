@@ -8,9 +8,11 @@ candidates is selected. Nothing is simulated twice and nothing is estimated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from edgetune.nouns.step_graph import Operation, StepGraph
+from edgetune.planning.int8_prefix import NOTHING_IN_INT8, Int8Prefix
 from edgetune.planning.needs import Needs
 
 
@@ -50,12 +52,15 @@ class Buffer:
     uses: tuple[Use, ...]
 
 
-def buffers_of(graph: StepGraph, needs: Needs) -> tuple[Buffer, ...]:
+def buffers_of(
+    graph: StepGraph, needs: Needs, int8: Int8Prefix = NOTHING_IN_INT8
+) -> tuple[Buffer, ...]:
     """The buffers that a step allocates, in the order they are made.
 
     Views share their input's buffer. An in-place operation writes over its first input if
     that has the same size and nobody reads it later, as in onnxruntime. What nobody needs is left
-    out.
+    out. A result in 8 bits is two buffers: what it takes in any case, and what it takes more when
+    it is fp32, because the operation is trained or the backward reads it.
     """
     drafts: dict[str, _Draft] = {}  # by every tensor that lies in them
     found: list[_Draft] = []
@@ -80,7 +85,24 @@ def buffers_of(graph: StepGraph, needs: Needs) -> tuple[Buffer, ...]:
     for name in (graph.loss, graph.correct):
         if name in drafts:  # results stay to the end
             drafts[name].uses.append((Use(end - 1, end), needs.always))
-    return tuple(draft.finished() for draft in found)
+    return tuple(buffer for draft in found for buffer in _finished(draft, graph, needs, int8))
+
+
+def _finished(draft: _Draft, graph: StepGraph, needs: Needs, int8: Int8Prefix) -> Sequence[Buffer]:
+    whole = draft.finished()
+    small = int8.bytes_of(draft.name, graph)
+    if small == whole.bytes:
+        return [whole]
+    rest, leaving = whole.bytes - small, int8.leaving[draft.made_at]
+    in_fp32 = tuple(
+        replace(part, bytes=rest, users=leaving if part.users & needs.always else part.users)
+        for part in whole.life
+    )
+    in_any_case = tuple(replace(part, bytes=small) for part in whole.life)
+    return [
+        replace(whole, bytes=small, life=in_any_case),
+        replace(whole, name=f"{whole.name} in fp32", bytes=rest, life=in_fp32),
+    ]
 
 
 @dataclass(eq=False)

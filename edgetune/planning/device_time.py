@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from edgetune.nouns.profile import DeviceProfile
+from edgetune.nouns.profile import INT8, DeviceProfile, Quantity
 from edgetune.nouns.step_graph import Operation, StepGraph
+from edgetune.planning.int8_prefix import Int8Prefix
 
 
 def operation_seconds(
@@ -17,10 +18,33 @@ def operation_seconds(
     """
     if operation.operator_class == "view":
         return 0.0
-    moving = moving_seconds(moved_bytes(operation, graph), profile)
+    rate = profile.flops_per_second.get(operation.operator_class)
+    return _roofline(operation, moved_bytes(operation, graph), rate, profile)
+
+
+def int8_seconds(
+    int8: Int8Prefix, index: int, graph: StepGraph, profile: DeviceProfile
+) -> float | None:
+    """Duration of the operation of that index in 8 bits: fewer bytes, at the rate of int8 products.
+
+    Where the profile lacks that rate, and for depthwise convolutions, the rate is that of fp32.
+    """
+    operation = graph.operations[index]
+    rate = profile.flops_per_second.get(operation.operator_class)
+    if operation.operator_class in ("convolution", "matmul"):
+        rate = profile.flops_per_second.get(INT8, rate)
+    tensors = (*operation.inputs, *operation.outputs)
+    saved = sum(graph.tensor_bytes[n] - int8.bytes_of(n, graph) for n in tensors if n)
+    moved = max(moved_bytes(operation, graph) - saved, 0)
+    return _roofline(operation, moved, rate, profile)
+
+
+def _roofline(
+    operation: Operation, moved: int, rate: Quantity | None, profile: DeviceProfile
+) -> float | None:
+    moving = moving_seconds(moved, profile)
     computing: float | None = 0.0
     if operation.operator_class != "elementwise":
-        rate = profile.flops_per_second.get(operation.operator_class)
         computing = None if rate is None else operation.flops / rate.value
     if moving is None or computing is None:
         return None

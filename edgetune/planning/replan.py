@@ -30,7 +30,7 @@ def replan(
     nothing fits.
     """
     budget = within_device(budget, profile)
-    costs = StepCosts(graph, plan.batch, plan.optimizer, profile)
+    costs = StepCosts(graph, plan.batch, plan.optimizer, profile, plan.precision)
     choice = choose([costs], scores, budget, effort)
     chosen = graph.selected(choice.selection)
     return UpdatePlan(
@@ -39,6 +39,7 @@ def replan(
         batch=plan.batch,
         micro_batch=plan.micro_batch,
         recomputes=plan.recomputes,
+        precision=plan.precision,
         optimizer=plan.optimizer,
         budget=budget,
         cost=choice.cost,

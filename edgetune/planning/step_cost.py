@@ -12,17 +12,20 @@ from collections.abc import Sequence
 
 from edgetune.nouns.cost import StepCost
 from edgetune.nouns.optimizer import Optimizer
+from edgetune.nouns.precision import Precision
 from edgetune.nouns.profile import DeviceProfile
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import StepGraph
 from edgetune.planning.buffers import buffers_of
 from edgetune.planning.device_time import (
+    int8_seconds,
     moved_bytes,
     moving_seconds,
     operation_seconds,
     step_joules,
 )
 from edgetune.planning.held_features import boundaries_of
+from edgetune.planning.int8_prefix import NODES_AROUND, NOTHING_IN_INT8, int8_prefix
 from edgetune.planning.moments import Moments, selection_level
 from edgetune.planning.needs import needs_of
 from edgetune.planning.process_memory import (
@@ -45,19 +48,26 @@ class StepCosts:
     """The costs of every selection of one dense step, as a batch of `batch` samples.
 
     Selections are bitmasks over `graph.candidates` (see edgetune.planning.needs).
-    seconds: amounts of one step, None where the profile cannot tell.
+    precision: of the frozen prefix. seconds: amounts of one step, None where the profile cannot
+    tell.
     """
 
     def __init__(
-        self, graph: StepGraph, batch: int, optimizer: Optimizer, profile: DeviceProfile
+        self,
+        graph: StepGraph,
+        batch: int,
+        optimizer: Optimizer,
+        profile: DeviceProfile,
+        precision: Precision = "fp32",
     ) -> None:
-        self.graph, self.profile = graph, profile
+        self.graph, self.profile, self.precision = graph, profile, precision
         self.needs = needs_of(graph)
+        self._int8 = int8_prefix(graph, self.needs) if precision == "int8" else NOTHING_IN_INT8
         self._micro_batches = -(-batch // graph.batch)
         self._slots = len(optimizer.slots)
         self._sizes = [graph.tensor_bytes[c.gradient] for c in graph.candidates]
         self.seconds = self._seconds()
-        buffers = buffers_of(graph, self.needs)
+        buffers = buffers_of(graph, self.needs, self._int8)
         self.moments = Moments(
             len(graph.operations), buffers, boundaries_of(graph, self.needs, buffers)
         )
@@ -85,8 +95,13 @@ class StepCosts:
 
     def workspaces(self) -> Amounts:
         """What each kernel allocates while it runs; the largest counts."""
-        operations = zip(self.graph.operations, self.needs.needed_by, strict=True)
-        return [(o.workspace_bytes, users) for o, users in operations if o.workspace_bytes]
+        found: Amounts = []
+        for index, users in enumerate(self.needs.needed_by):
+            size = self.graph.operations[index].workspace_bytes
+            size += self._int8.workspace_bytes(index, self.graph)
+            if size:
+                found.append((size, users))
+        return found
 
     def loading_bytes(self) -> int:
         """What rearranging the largest convolution's weight takes when the prefix is loaded."""
@@ -100,7 +115,10 @@ class StepCosts:
 
     def operations_bytes(self) -> Amounts:
         """The runtime's own objects per operation."""
-        return [(BYTES_PER_OPERATION, users) for users in self.needs.needed_by]
+        around = [
+            (NODES_AROUND * BYTES_PER_OPERATION, self.needs.always) for _ in self._int8.leaving
+        ]
+        return [*((BYTES_PER_OPERATION, users) for users in self.needs.needed_by), *around]
 
     def operation_flops(self) -> Amounts:
         """FLOPs of one step."""
@@ -160,18 +178,30 @@ class StepCosts:
         made = {name for operation in self.graph.operations for name in operation.outputs}
         others = made.union(self.graph.inputs, self.graph.labels)
         users: dict[str, int] = {}
-        for operation, needed_by in zip(self.graph.operations, self.needs.needed_by, strict=True):
+        for index, operation in enumerate(self.graph.operations):
             for name in operation.inputs:
                 if name not in others:
-                    users[name] = users.get(name, 0) | needed_by
-        return [(self.graph.tensor_bytes[name], mask) for name, mask in users.items()]
+                    in_int8 = index in self._int8.weights.get(name, ())
+                    mask = self._int8.leaving[index] if in_int8 else self.needs.needed_by[index]
+                    users[name] = users.get(name, 0) | mask
+        small = {name: self._int8.bytes_of(name, self.graph) for name in self._int8.weights}
+        return [
+            *((size, self.needs.always) for size in small.values()),
+            *((self.graph.tensor_bytes[n] - small.get(n, 0), mask) for n, mask in users.items()),
+        ]
 
     def _seconds(self) -> Amounts | None:
         amounts: Amounts = []
-        for operation, users in zip(self.graph.operations, self.needs.needed_by, strict=True):
-            seconds = operation_seconds(operation, self.graph, self.profile)
+        for index, users in enumerate(self.needs.needed_by):
+            seconds = operation_seconds(self.graph.operations[index], self.graph, self.profile)
             if seconds is None:
                 return None
+            if index in self._int8.leaving:
+                in_int8 = int8_seconds(self._int8, index, self.graph, self.profile)
+                faster = seconds if in_int8 is None else min(seconds, in_int8)
+                more = (seconds - faster) * self._micro_batches
+                amounts.append((more, self._int8.leaving[index]))
+                seconds = faster
             amounts.append((seconds * self._micro_batches, users))
         for index, size in enumerate(self._sizes):
             # Each micro-batch adds a gradient; an update reads and writes value and slots.

@@ -190,9 +190,13 @@ class PortableSession:
         """The gradients' own memory: arrays by parameter name, shaped like the trainable values."""
         return {name: self._accumulated[ACCUMULATED + name] for name in self._values}
 
+    def features(self, inputs: Arrays) -> dict[str, Array]:
+        """What the frozen prefix makes of a micro-batch, by tensor; empty without a prefix."""
+        return self._run(FEATURES, inputs) if self._manifest.features else {}
+
     def _tail_feeds(self, batch: MicroBatch) -> dict[str, Array]:
         """What gradient and evaluation graphs read: features, or the inputs themselves."""
-        features = self._run(FEATURES, batch.inputs) if self._manifest.features else {}
+        features = self.features(batch.inputs)
         return {**batch.inputs, **features, **batch.targets, SCALE: batch.scale, **self._values}
 
     def _run(self, graph: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -273,6 +277,9 @@ def _load_graph(onnxruntime: Any, path: Path) -> Any:
     options.enable_cpu_mem_arena = False
     options.enable_mem_reuse = False
     options.enable_mem_pattern = True
+    # Older x86 adds products of unsigned and signed bytes in 16 bits, which may overflow; of
+    # unsigned ones it does not. It means nothing elsewhere.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if path.name in (GRADIENTS, EVALUATE, UPDATE):
         # Executed as written, in the order that was simulated. Fused nodes would count as the last
         # ones; prepared weights would be held twice, and save nothing here.

@@ -21,6 +21,9 @@ from edgetune.runtime.session import Array, Arrays, MicroBatch, TrainingSession
 # the model's largest: behind a softmax some gradients are zero but for rounding.
 RELATIVE, OF_LARGEST = 2e-3, 1e-5
 LOSS_RELATIVE = 1e-4
+# Behind a prefix in 8 bits: what lies on the edge between two steps is rounded either way by what
+# comes before it in fp32, which differs from processor to processor.
+INT8_LOOSER = 10
 # New values agree within this share of the change that the update made, and fp32 rounding.
 UPDATE_RELATIVE = 1e-3
 _FP32_ROUNDING = 1e-6
@@ -75,23 +78,27 @@ def run_self_test(session: TrainingSession, recorded: SelfTest) -> SelfTestRepor
     problems: list[str] = []
     session.discard()
     loss = session.accumulate(recorded.batch).loss
-    loss_share = abs(loss - recorded.loss) / (LOSS_RELATIVE * max(abs(recorded.loss), 1e-3))
+    looser = INT8_LOOSER if session.manifest.plan.precision == "int8" else 1
+    allowed = looser * LOSS_RELATIVE * max(abs(recorded.loss), 1e-3)
+    loss_share = abs(loss - recorded.loss) / allowed
     if not loss_share <= 1:
         problems.append(f"the loss is {loss:.7g}, PyTorch's is {recorded.loss:.7g}")
-    gradient_share = _compare_gradients(session.gradients(), recorded.gradients, problems)
+    gradient_share = _compare_gradients(session.gradients(), recorded.gradients, looser, problems)
     session.discard()
     update_share = _compare_updates(session, recorded, problems)
     session.load_state(before)
     return SelfTestReport(loss_share, gradient_share, update_share, tuple(problems))
 
 
-def _compare_gradients(found: Arrays, expected: Arrays, problems: list[str]) -> float:
+def _compare_gradients(
+    found: Arrays, expected: Arrays, looser: float, problems: list[str]
+) -> float:
     largest = max((float(np.abs(g).max()) for g in expected.values() if g.size), default=0.0)
     worst = 0.0
     for name, reference in expected.items():
         values = _like(found[name], reference)
         scale = float(np.abs(reference).max()) if reference.size else 0.0
-        allowed = RELATIVE * scale + OF_LARGEST * largest + 1e-12
+        allowed = looser * (RELATIVE * scale + OF_LARGEST * largest) + 1e-12
         share = float(np.abs(values - reference).max(initial=0.0)) / allowed
         if not share <= 1:
             problems.append(

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgetune.files.bundle import read_manifest
 from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.criterion import CRITERIA
 from edgetune.nouns.frontier import Axis, FrontierPoint
 from edgetune.nouns.plan import UpdatePlan
 from edgetune.nouns.plan_request import PlanRequest
+from edgetune.nouns.precision import Int8Loss
 from edgetune.nouns.timeline import Timeline
 from edgetune.planning.choose import Effort
 from edgetune.planning.device_budget import within_device
@@ -23,6 +25,7 @@ from edgetune_exporters.factory import Example, load_example
 from edgetune_exporters.frontier_plot import require_plotting, write_frontier_plot
 from edgetune_exporters.importance.compare import ComparedCriterion, compare_criteria
 from edgetune_exporters.importance.scores import Importance
+from edgetune_exporters.int8.calibration import Int8Calibration
 from edgetune_exporters.make_plan import (
     PlannedStep,
     Variants,
@@ -53,10 +56,14 @@ class PlanReport:
 
 @dataclass(frozen=True)
 class Exported:
-    """A plan, and by format how its export compares with PyTorch."""
+    """A plan, and by format how its export compares with PyTorch.
+
+    int8_loss: what a prefix in 8 bits costs, None where it is fp32.
+    """
 
     plan: UpdatePlan
     reports: Mapping[str, SelfTestReport]
+    int8_loss: Int8Loss | None = None
 
 
 def plan(
@@ -104,7 +111,10 @@ def export_model(
     """Plan, write and verify bundles in the folder `out`."""
     example = _example(model, sample, loss)
     planned = make_plan(example, request)
-    return Exported(planned.plan, export(example, planned, formats, out))
+    int8 = Int8Calibration(request.calibration_samples, request.seed, request.int8_tolerance)
+    reports = export(example, planned, formats, out, int8)
+    int8_loss = read_manifest(out)[0].int8 if planned.plan.precision == "int8" else None
+    return Exported(planned.plan, reports, int8_loss)
 
 
 def _example(model: str, sample: str | None, loss: str) -> Example:
@@ -115,7 +125,7 @@ def _example(model: str, sample: str | None, loss: str) -> Example:
 
 def _timeline(planned: PlannedStep, request: PlanRequest) -> Timeline:
     plan, graph = planned.plan, planned.step.graph
-    costs = StepCosts(graph, plan.batch, plan.optimizer, request.profile)
+    costs = StepCosts(graph, plan.batch, plan.optimizer, request.profile, plan.precision)
     return timeline_of(costs, costs.bits_of(plan.selection))
 
 

@@ -17,7 +17,7 @@ from edgetune.nouns.signature import ArraySpec, Signature
 from edgetune.nouns.step_graph import StepGraph
 from edgetune_exporters.capture import CapturedModel, capture
 from edgetune_exporters.factory import TARGETS, Example, first_samples
-from edgetune_exporters.joint import trace_step
+from edgetune_exporters.joint import JointGraph, trace_step
 from edgetune_exporters.losses import ResolvedLoss, resolve_loss
 from edgetune_exporters.lowering.lower import LoweredStep, lower
 from edgetune_exporters.recompute import with_recomputation
@@ -32,7 +32,8 @@ ChooseIndices = Callable[[str, int, int], Sequence[int]]
 class DenseStep:
     """Everything about a model that does not depend on what is trained.
 
-    targets: the sample targets by name. lowered: forward, loss and every gradient in ONNX.
+    targets: the sample targets by name. joint: forward, loss and every gradient as PyTorch computes
+    them. lowered: the same in ONNX.
     graph: the same as the planner sees it. recomputes: whether light activations are made again in
     the backward.
     """
@@ -41,6 +42,7 @@ class DenseStep:
     model: CapturedModel
     loss: ResolvedLoss
     targets: Mapping[str, Tensor]
+    joint: JointGraph
     lowered: LoweredStep
     graph: StepGraph
     signature: Signature
@@ -68,7 +70,7 @@ def dense_step(
         lowered, candidates = with_share_gradients(lowered, shares)
     graph = step_graph(lowered, (TARGETS,), candidates)
     signature = _signature(model, targets, lowered, graph)
-    return DenseStep(example, model, loss, targets, lowered, graph, signature)
+    return DenseStep(example, model, loss, targets, joint, lowered, graph, signature)
 
 
 def recomputing(step: DenseStep) -> DenseStep:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 from torch.utils import _pytree as pytree
 
 from edgetune.errors import ExportError, UsageError, raise_all
@@ -13,44 +15,67 @@ from edgetune.files.atomic import new_folder
 from edgetune.files.bundle import digests_of, write_manifest
 from edgetune.nouns.bundle_names import PREDICT
 from edgetune.nouns.manifest import FORMATS, Manifest
+from edgetune.nouns.precision import Int8Loss
 from edgetune.nouns.selection import Selection
 from edgetune.planning.split import split_step
 from edgetune.runtime.open_session import open_as_exported
+from edgetune.runtime.portable_session import PortableSession
 from edgetune.runtime.self_test import SelfTest, SelfTestReport, run_self_test, write_self_test
 from edgetune.runtime.session import TrainingSession
 from edgetune_exporters.dense_step import lowered_forward
 from edgetune_exporters.factory import Example
+from edgetune_exporters.int8.calibration import (
+    DEFAULT_CALIBRATION,
+    Int8Calibration,
+    calibration_batches,
+    int8_loss,
+    measure,
+)
+from edgetune_exporters.int8.prefix import with_int8_prefix
 from edgetune_exporters.make_plan import PlannedStep
 from edgetune_exporters.ort_training import write_ort_training
+from edgetune_exporters.portable.graphs import portable_graphs
 from edgetune_exporters.portable.predict_graph import predict_graph
 from edgetune_exporters.portable.write import write_portable
-from edgetune_exporters.reference import record_reference
+from edgetune_exporters.reference import record_from_features, record_reference
+
+Graphs = Mapping[str, onnx.ModelProto]
 
 # Largest difference of a prediction, as a share of the largest output (or of 1).
 PREDICTION_TOLERANCE = 1e-3
 
 
 def export(
-    example: Example, planned: PlannedStep, formats: tuple[str, ...], out: Path
+    example: Example,
+    planned: PlannedStep,
+    formats: tuple[str, ...],
+    out: Path,
+    int8: Int8Calibration = DEFAULT_CALIBRATION,
 ) -> dict[str, SelfTestReport]:
     """Write one bundle per format: into `out`, or into `out/FORMAT` when there are several.
 
     Each is verified before it is put in place: loss, every gradient and three updates against
-    PyTorch. Raises ExportError naming what differs; nothing is left behind then.
+    PyTorch. Where the plan's prefix is in 8 bits the same graphs are verified in fp32 first, then
+    behind the rounded features. int8: on which samples it is calibrated. Raises ExportError naming
+    what differs; nothing is left behind then.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise UsageError(f"unknown format {unknown}: expected {' or '.join(FORMATS)}")
     _refuse_foreign_folder(out)
     plan = planned.plan
+    if plan.precision == "int8" and "ort-training" in formats:
+        raise UsageError("the format ort-training has no prefix in 8 bits: use --precision fp32")
     recorded = record_reference(example, planned.step, plan.selection, plan.optimizer)
     reports = {}
     with new_folder(out) as folder:
         for name in formats:
             target = folder if len(formats) == 1 else folder / name
             target.mkdir(exist_ok=True)
-            _write(planned, name, recorded, target)
+            graphs = _write(planned, name, recorded, target)
             reports[name] = _verify(planned, target, name, recorded)
+            if plan.precision == "int8":
+                reports[name] = _in_int8(example, planned, graphs, recorded, target, int8)
     return reports
 
 
@@ -67,12 +92,13 @@ def _refuse_foreign_folder(out: Path) -> None:
         )
 
 
-def _write(planned: PlannedStep, name: str, recorded: SelfTest, folder: Path) -> None:
+def _write(planned: PlannedStep, name: str, recorded: SelfTest, folder: Path) -> Graphs:
+    """Write a bundle with an fp32 prefix; the graphs of a portable one."""
     plan, step = planned.plan, planned.step
-    features: tuple[str, ...] = ()
+    graphs: Graphs = {}
     if name == "portable":
-        write_portable(step, plan, folder)
-        features = split_step(step.graph, plan.selection).features
+        graphs = portable_graphs(step, plan.selection, plan.optimizer)
+        write_portable(graphs, step, plan, folder)
     else:
         # ORT differentiates by itself, so it gets the forward part alone.
         lowered = lowered_forward(step.example, plan.micro_batch)
@@ -84,9 +110,65 @@ def _write(planned: PlannedStep, name: str, recorded: SelfTest, folder: Path) ->
             # Its own inference model would hold the cut tensors: this one holds them whole.
             whole = predict_graph(step, Selection(()))
             (folder / PREDICT).write_bytes(whole.SerializeToString(deterministic=True))
+    _finish(planned, name, recorded, folder, None)
+    return graphs
+
+
+def _finish(
+    planned: PlannedStep, name: str, recorded: SelfTest, folder: Path, int8: Int8Loss | None
+) -> None:
+    """Write the self-test and the manifest."""
+    plan, step = planned.plan, planned.step
+    features = split_step(step.graph, plan.selection).features if name == "portable" else ()
     write_self_test(folder, recorded)
-    manifest = Manifest(name, step.signature, step.loss.spec, plan, features, step.model.folded, {})
+    manifest = Manifest(
+        name, step.signature, step.loss.spec, plan, features, step.model.folded, {}, int8
+    )
     write_manifest(folder, replace(manifest, digests=digests_of(folder)))
+
+
+def _in_int8(
+    example: Example,
+    planned: PlannedStep,
+    graphs: Graphs,
+    recorded: SelfTest,
+    folder: Path,
+    int8: Int8Calibration,
+) -> SelfTestReport:
+    """Round the prefix of the verified bundle in `folder`, and verify what follows it again.
+
+    Raises ExportError when the loss of the calibration samples rises by more than is tolerated.
+    """
+    plan, step = planned.plan, planned.step
+    session = _open_portable(folder)
+    batches = calibration_batches(example, step, session, int8)
+    exact = measure(session, batches)
+    trainable, _ = plan.selection.partition(step.model.parameters)
+    values = {name: value.detach().numpy() for name, value in trainable.items()}
+    rounded = with_int8_prefix(graphs, values, [batch.inputs for batch in batches])
+    write_portable(rounded, step, plan, folder)
+    _finish(planned, "portable", recorded, folder, None)
+    session = _open_portable(folder)
+    samples = min(int8.samples, len(example.targets))
+    loss = int8_loss(exact, measure(session, batches), int8, samples)
+    behind = record_from_features(
+        recorded, step, plan.selection, session.features(recorded.batch.inputs)
+    )
+    _finish(planned, "portable", behind, folder, loss)
+    report = run_self_test(open_as_exported(folder), behind)
+    raise_all(
+        ExportError,
+        "behind the 8-bit prefix the export does not compute what PyTorch computes, so nothing was "
+        "written",
+        report.problems,
+    )
+    return report
+
+
+def _open_portable(folder: Path) -> PortableSession:
+    session = open_as_exported(folder)
+    assert isinstance(session, PortableSession)
+    return session
 
 
 def _verify(planned: PlannedStep, folder: Path, name: str, recorded: SelfTest) -> SelfTestReport:

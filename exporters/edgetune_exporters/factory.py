@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -66,6 +67,14 @@ def take_rows(example: Example, rows: list[int]) -> Example:
     """The example with the samples at `rows`."""
     inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor[rows], example.inputs)
     return Example(example.model, inputs, example.targets[rows], example.loss)
+
+
+def draw_rows(available: int, samples: int, seed: int) -> list[int]:
+    """Row numbers of `samples` of the `available` samples, or of all, ascending."""
+    if samples >= available:
+        return list(range(available))
+    generator = torch.Generator().manual_seed(seed)
+    return sorted(torch.randperm(available, generator=generator)[:samples].tolist())
 
 
 def _kind(value: Any) -> str:

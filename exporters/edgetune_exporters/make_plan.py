@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from edgetune.errors import BudgetError, SelectionError, UsageError, raise_all
 from edgetune.nouns.plan import Certificate, UpdatePlan
 from edgetune.nouns.plan_request import PlanRequest
+from edgetune.nouns.precision import Precision
 from edgetune.nouns.selection import Selection
 from edgetune.planning.budget_check import require_predictions, violations
 from edgetune.planning.choose import Choice, Effort, choose, total_importance
@@ -46,7 +47,8 @@ def importance_for(example: Example, request: PlanRequest) -> Importance | None:
 class Variants:
     """The ways to run the step, from the fastest to that with the least memory, made when asked.
 
-    Larger micro-batches come first; each is followed by itself with recomputation.
+    Larger micro-batches come first; each is followed by itself with recomputation; of each the
+    precisions in the request's order.
     """
 
     def __init__(
@@ -77,10 +79,12 @@ class Variants:
         for micro_batch in micro_batches(self._request):
             choose = None if self._importance is None else self._slices
             step = dense_step(self._example, micro_batch, choose)
-            yield step, self._costs(step)
+            for precision in self._request.precisions:
+                yield step, self._costs(step, precision)
             if self._request.recomputation:
                 again = recomputing(step)
-                yield again, self._costs(again)
+                for precision in self._request.precisions:
+                    yield again, self._costs(again, precision)
 
     def _slices(self, parameter: str, axis: int, count: int) -> Sequence[int]:
         """The best slices; of a parameter without a score, which is never chosen, any."""
@@ -88,9 +92,9 @@ class Variants:
             return range(count)
         return self._importance.best_indices(parameter, axis, count)
 
-    def _costs(self, step: DenseStep) -> StepCosts:
+    def _costs(self, step: DenseStep, precision: Precision) -> StepCosts:
         request = self._request
-        return StepCosts(step.graph, request.batch, request.optimizer, request.profile)
+        return StepCosts(step.graph, request.batch, request.optimizer, request.profile, precision)
 
 
 def plan_for(
@@ -184,6 +188,7 @@ def _plan(
         batch=request.batch,
         micro_batch=step.graph.batch,
         recomputes=step.recomputes,
+        precision=choice.costs.precision,
         optimizer=request.optimizer,
         budget=request.budget,
         cost=choice.cost,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from edgetune.errors import ExportError
+from edgetune.nouns.bundle_names import SCALE
 from edgetune.nouns.loss import Array
 from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.selection import Selection
@@ -46,6 +48,54 @@ def record_reference(
         loss = float(sample.loss(outputs, sample.targets).double().mean())
     gradients = _gradients(step, selection, torch.from_numpy(batch.scale))
     return SelfTest(batch, loss, gradients, _updates(step, selection, optimizer))
+
+
+def record_from_features(
+    recorded: SelfTest, step: DenseStep, selection: Selection, features: Mapping[str, Array]
+) -> SelfTest:
+    """`recorded` with loss and gradients as PyTorch has them behind these `features`.
+
+    features: what the frozen prefix hands on, by tensor. PyTorch's operators run the joint graph,
+    with the features in the place of what it computes there itself. Raises ExportError for a
+    feature that is no result of the joint graph's.
+    """
+    joint = step.joint
+    given = {
+        node: torch.from_numpy(features[tensor])
+        for node, tensor in step.lowered.tensors.items()
+        if tensor in features
+    }
+    missing = set(features) - {step.lowered.tensors[node] for node in given}
+    if missing:
+        raise ExportError(
+            f"the gradients behind an 8-bit prefix cannot be checked: {', '.join(sorted(missing))} "
+            "lies within an operator of PyTorch's; use --precision fp32"
+        )
+    batch = recorded.batch
+    arrays = {**batch.inputs, **batch.targets, SCALE: batch.scale}
+    values = {
+        **step.model.parameters,
+        **step.model.constants,
+        **{name: torch.from_numpy(array) for name, array in arrays.items()},
+    }
+    with torch.no_grad():
+        flat = _Given(joint.graph, given).run(*[values[name] for name in joint.placeholders])
+    results = dict(zip(joint.results, flat, strict=True))
+    gradients = {
+        name: _trained(results[f"gradient:{name}"], name, selection) for name in selection.trainable
+    }
+    return replace(recorded, loss=float(results["loss"]), gradients=gradients)
+
+
+class _Given(fx.Interpreter):
+    """Runs a graph with some nodes' results given, by name."""
+
+    def __init__(self, graph: fx.GraphModule, given: Mapping[str, Tensor]) -> None:
+        super().__init__(graph)
+        self._given = given
+
+    def run_node(self, n: fx.Node) -> Any:
+        return self._given[n.name] if n.name in self._given else super().run_node(n)
 
 
 def _call(sample: Example) -> Any:

@@ -11,6 +11,7 @@ from onnx import helper
 from edgetune.nouns.bundle_names import SCALE
 from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.step_graph import Operation, StepGraph
+from edgetune_exporters.int8.operations import int8_products, int8_results
 from edgetune_exporters.lowering.lower import LoweredStep
 from edgetune_exporters.workspace import workspace_bytes
 
@@ -35,9 +36,14 @@ def step_graph(
     graph = lowered.model.graph
     results = [output.name for output in graph.output]
     labels = (*targets, SCALE)
+    weighted = int8_products(graph)
+    in_int8 = int8_results(graph.node, weighted)
     return StepGraph(
         batch=_batch_of(graph),
-        operations=tuple(_operation(node, lowered.types) for node in graph.node),
+        operations=tuple(
+            _operation(node, lowered.types, node.name in weighted, node.output[0] in in_int8)
+            for node in graph.node
+        ),
         tensor_bytes={name: _bytes(*found) for name, found in lowered.types.items()},
         inputs=tuple(i.name for i in graph.input if i.name not in labels),
         labels=labels,
@@ -68,7 +74,9 @@ def _bytes(element_type: int, shape: tuple[int, ...]) -> int:
     return int(prod(shape) * helper.tensor_dtype_to_np_dtype(element_type).itemsize)
 
 
-def _operation(node: onnx.NodeProto, types: Types) -> Operation:
+def _operation(
+    node: onnx.NodeProto, types: Types, int8_weight: bool, int8_result: bool
+) -> Operation:
     kind, flops = _class_and_flops(node, types)
     # Shapes, axes and other small integer inputs of a view are constants, not data it reads.
     inputs = [node.input[0]] if kind == "view" else [name for name in node.input if name]
@@ -82,6 +90,8 @@ def _operation(node: onnx.NodeProto, types: Types) -> Operation:
         module=node.doc_string,
         workspace_bytes=workspace_bytes(node, types),
         reads_in_part=node.op_type in ("Gather", "GatherElements", "GatherND", "Slice"),
+        int8_weight=int8_weight,
+        int8_result=int8_result,
     )
 
 

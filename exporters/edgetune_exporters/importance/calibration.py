@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgetune.errors import ExportError
 from edgetune_exporters.capture import CapturedModel, capture
-from edgetune_exporters.factory import Example, first_samples, take_rows
+from edgetune_exporters.factory import Example, draw_rows, first_samples, take_rows
 from edgetune_exporters.losses import ResolvedLoss, resolve_loss
 
 
@@ -104,18 +104,10 @@ def calibrate(example: Example, samples: int, seed: int, chunk: int) -> Calibrat
     `samples` of the example's batch without replacement, all of them when it has no more. Raises
     ExportError when the model cannot be captured.
     """
-    chosen = take_rows(example, _draw(len(example.targets), samples, seed))
+    chosen = take_rows(example, draw_rows(len(example.targets), samples, seed))
     chunk = min(chunk, len(chosen.targets))
     sample = first_samples(chosen, chunk)
     model = capture(sample.model, sample.inputs)
     loss = resolve_loss(sample.loss, model.outputs(), sample.targets)
     inputs = dict(zip(model.inputs, chosen.leaves(), strict=True))
     return Calibration(model, loss, inputs, chosen.targets, chunk)
-
-
-def _draw(available: int, samples: int, seed: int) -> list[int]:
-    """Ascending row numbers."""
-    if samples >= available:
-        return list(range(available))
-    generator = torch.Generator().manual_seed(seed)
-    return sorted(torch.randperm(available, generator=generator)[:samples].tolist())

@@ -36,11 +36,13 @@ class LoweredStep:
         initializer under its PyTorch name; outputs are those of the joint graph, by result name.
     parameters: names of the initializers that can be trained.
     types: (ONNX element type, shape) of every tensor.
+    tensors: by node name of the joint graph, the tensor that holds its result.
     """
 
     model: onnx.ModelProto
     parameters: tuple[str, ...]
     types: Mapping[str, tuple[int, tuple[int, ...]]]
+    tensors: Mapping[str, str]
 
 
 def lower(
@@ -73,7 +75,8 @@ def lower(
     nodes_in_order = late_weights(emitter.nodes, {info.name for info in graph_inputs})
     graph = helper.make_graph(nodes_in_order, "step", graph_inputs, outputs, initializers)
     model = model_of(graph)
-    return LoweredStep(model, tuple(parameters), _infer_types(model))
+    tensors = {node.name: name for node, name in values.items() if isinstance(name, str)}
+    return LoweredStep(model, tuple(parameters), _infer_types(model), tensors)
 
 
 def _lower_node(

@@ -54,13 +54,35 @@ def _axes(values: Sequence[int], count: int) -> list[int]:
     return list(values) * count if len(values) == 1 else list(values)
 
 
+def _unpadded(node: fx.Node, spatial: int) -> tuple[fx.Node, list[int], list[int]]:
+    """(data, padding before, after) of each spatial axis: zeros around it are the convolution's."""
+    nothing = [0] * spatial
+    if str(node.target) != "aten.constant_pad_nd.default":
+        return node, nothing, nothing
+    pads: Any = node.args[1]
+    value: Any = node.args[2] if len(node.args) > 2 else 0
+    if value != 0 or len(pads) > 2 * spatial or min(pads) < 0:
+        return node, nothing, nothing
+    every = [*pads, *[0] * (2 * spatial - len(pads))]  # from the last axis to the first
+    source: Any = node.args[0]
+    return source, every[-2::-2], every[::-2]
+
+
 def _convolution(call: Call) -> str:
     bias, spatial = call.arg(2), call.meta(0).dim() - 2
     stride, padding, dilation = (_axes(call.arg(i), spatial) for i in (3, 4, 5))
-    inputs = [call.tensor(0), call.tensor(1)] + ([call.name_of(bias)] if bias is not None else [])
+    data, before, after = _unpadded(call.arg(0), spatial)
+    if call.arg(6):
+        data, before, after = call.arg(0), [0] * spatial, [0] * spatial
+    inputs = [call.name_of(data), call.tensor(1)]
+    inputs += [call.name_of(bias)] if bias is not None else []
+    pads = [
+        *(p + more for p, more in zip(padding, before, strict=True)),
+        *(p + more for p, more in zip(padding, after, strict=True)),
+    ]
     attributes: dict[str, Any] = {
         "strides": stride,
-        "pads": padding + padding,
+        "pads": pads,
         "dilations": dilation,
         "group": call.arg(8),
     }

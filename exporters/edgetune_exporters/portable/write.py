@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 from safetensors.numpy import save_file
 
 from edgetune.nouns.bundle_names import COSTS, FROZEN, STATE
 from edgetune.nouns.plain import to_plain
 from edgetune.nouns.plan import UpdatePlan
 from edgetune_exporters.dense_step import DenseStep
-from edgetune_exporters.portable.graphs import portable_graphs
 from edgetune_exporters.portable.weights_file import WeightsFile
 
 
-def write_portable(step: DenseStep, plan: UpdatePlan, folder: Path) -> None:
-    """Write graphs, frozen weights, initial values and the cost table of `plan`."""
+def write_portable(
+    graphs: Mapping[str, onnx.ModelProto], step: DenseStep, plan: UpdatePlan, folder: Path
+) -> None:
+    """Write `graphs` by file name, frozen weights, initial values and the cost table of `plan`."""
     weights = WeightsFile()
-    for name, model in portable_graphs(step, plan.selection, plan.optimizer).items():
+    for name, graph in graphs.items():
+        model = onnx.ModelProto()
+        model.CopyFrom(graph)
         weights.move_out_of(model)
         (folder / name).write_bytes(model.SerializeToString(deterministic=True))
     (folder / FROZEN).write_bytes(weights.content())

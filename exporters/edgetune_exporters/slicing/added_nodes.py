@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,4 +81,4 @@ class AddedNodes:
         constants = [c for c in self._constants.values() if c.name in wanted]
         model.graph.initializer.extend(constants)
         types = {n: t for n, t in self.types.items() if n in self._lowered.types or n in wanted}
-        return LoweredStep(model, self._lowered.parameters, types)
+        return replace(self._lowered, model=model, types=types)
