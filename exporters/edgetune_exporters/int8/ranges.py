@@ -39,7 +39,8 @@ def observed_ranges(
     found = dict.fromkeys(tensors, (0.0, 0.0))
     for feeds in batches:
         given = {name: feeds[name] for name in inputs}
-        values = {**given, **dict(zip(wanted, session.run(wanted, given), strict=True))}
+        results = session.run(wanted, given) if wanted else []
+        values = {**given, **dict(zip(wanted, results, strict=True))}
         for name, (least, greatest) in found.items():
             low, high = np.min(values[name]), np.max(values[name])
             found[name] = (min(least, float(low)), max(greatest, float(high)))
