@@ -41,8 +41,9 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     known = profile_ids()
     if name_or_path not in known:
         raise DeviceError(
-            f"unknown device {name_or_path!r}{nearest(name_or_path, known)}; expected one of "
-            f"{', '.join(known)}, or the path of your own profile, a .toml file"
+            f"unknown device {name_or_path!r}{_nearest(name_or_path, known)}; expected one of the "
+            f"{len(known)} ids that `edgetune devices` lists, or the path of your own profile, a "
+            ".toml file"
         )
     return _read_profile(_shipped(name_or_path))
 
@@ -65,6 +66,11 @@ def _directory() -> Path:
         f"the device profiles of edgetune are missing: looked in {looked}; install edgetune "
         "again, or give the path of your own profile, a .toml file"
     )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """The nearest ids; those that go on where `name` ends are nearer than any other."""
+    return nearest(name, [known_id for known_id in known if known_id.startswith(name)] or known)
 
 
 def _shipped(profile_id: str) -> Path:
@@ -122,7 +128,7 @@ def _like_path(path: Path, like: str) -> Path:
     if like not in known:
         raise DeviceError(
             f"cannot use the device profile {path}: like: found {like!r}, expected the id of a "
-            f"device that comes with edgetune{nearest(like, known)}, or the path of a .toml file"
+            f"device that comes with edgetune{_nearest(like, known)}, or the path of a .toml file"
         )
     return _shipped(like)
 
