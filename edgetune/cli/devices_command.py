@@ -8,14 +8,14 @@ from typing import Any
 
 from edgetune.cli.output import add_json_option, print_json, table
 from edgetune.files.device_profiles import load_profile, profile_ids
-from edgetune.nouns.profile import DeviceProfile, Quantity
+from edgetune.nouns.profile import OPERATOR_CLASSES, PEAK, DeviceProfile, Quantity
 from edgetune.units import format_bytes
 
 
 def add_to(commands: Any) -> None:
     """Add the command to the parser's `commands`."""
     parser = commands.add_parser("devices", help="list devices, or one with its numbers' sources")
-    parser.add_argument("device", nargs="?", help="a device id, or a profile file of your own")
+    parser.add_argument("device", nargs="?", help="a device id, or your own profile, a .toml")
     add_json_option(parser)
     parser.set_defaults(run=_run)
 
@@ -44,10 +44,14 @@ def _row(profile: DeviceProfile) -> tuple[str, ...]:
 
 
 def _describe(profile: DeviceProfile) -> str:
-    rows = [("number", "value", "kind", "source", "date"), *_numbers(profile)]
-    return "\n".join(
-        [f"{profile.id}: {profile.name}, {profile.cpu}", profile.notes.strip(), "", table(rows)]
-    )
+    rows = [("number", "value", "kind", "date", "source"), *_numbers(profile)]
+    about = [
+        f"{profile.id}: {profile.name}",
+        f"{profile.cpu}; onnxruntime may use {profile.cores} cores",
+        f"power taken at: {profile.power_scope or 'unknown'}; meter: {profile.meter or 'none'}",
+    ]
+    notes = [profile.notes.strip()] if profile.notes else []
+    return "\n".join([*about, *notes, "", table(rows)])
 
 
 def _numbers(profile: DeviceProfile) -> Iterator[tuple[str, ...]]:
@@ -55,14 +59,23 @@ def _numbers(profile: DeviceProfile) -> Iterator[tuple[str, ...]]:
         ("total memory", profile.total_memory_bytes),
         ("usable memory", profile.usable_memory_bytes),
         ("bandwidth", profile.bandwidth_bytes_per_second),
+        ("peak bandwidth", profile.peak_bandwidth_bytes_per_second),
         ("dispatch", profile.dispatch_seconds),
         ("idle power", profile.idle_watts),
         ("load power", profile.load_watts),
-        *((f"fp32 {kind}", rate) for kind, rate in profile.flops_per_second.items()),
+        *(
+            (f"fp32 {name}", profile.flops_per_second.get(name))
+            for name in (PEAK, *OPERATOR_CLASSES)
+        ),
     ]
     for name, number in named:
         if number is None:
             yield name, "unknown", "", "", ""
         else:
-            value = f"{number.value:.4g} {number.unit}"
-            yield name, value, number.kind, number.source, number.date
+            yield name, _value(number), number.kind, number.date, number.source
+
+
+def _value(number: Quantity) -> str:
+    if number.unit == "byte":
+        return format_bytes(number.value)
+    return f"{number.value:.4g} {number.unit}"

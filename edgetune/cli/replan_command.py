@@ -39,7 +39,7 @@ def add_to(commands: Any) -> None:
         help='fresh importance: {"head.weight": 2.5, ...} by the name of a parameter or of a share '
         "such as conv.weight:in/4 (default: the plan's scores, of what the bundle trains)",
     )
-    parser.add_argument("--device", help="a device id, or a profile file (default: the plan's)")
+    parser.add_argument("--device", help="a device id, or your own .toml (default: the plan's)")
     add_budget_options(parser, "what is not given is as in the bundle's plan")
     add_search_options(parser)
     add_json_option(parser)

@@ -30,7 +30,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         help="path/to/file.py:factory or package.module:factory, where factory() returns "
         "(model, (inputs, targets), loss); or an .onnx file",
     )
-    parser.add_argument("--device", required=True, help="a device id, or a profile file")
+    parser.add_argument("--device", required=True, help="a device id, or your own profile, a .toml")
     add_budget_options(parser, "what is not given is unbounded")
     _add_selection_options(parser)
     _add_importance_options(parser)

@@ -4,52 +4,34 @@ A number is an inline table; the unit is in its key:
 
     idle_watts = { value = 1.6, kind = "measured", source = "who, where", date = "2024-01" }
 
-A derived number says from what, and is computed again here: either from another number of the
-file (`derived_from = "flops_per_second.peak"`, `factor = 0.55`), or from a product
-(`derivation = "4 x 1.5e9 x 8: cores x clock in Hz x fp32 flop per cycle"`).
+A derived number says from what, and is computed here, so that its value may be left out: either
+from another number of the file (`derived_from = "flops_per_second.peak"`, `factor = 0.55`), or by
+arithmetic (`derivation = "4 x 1.5e9 x 8: cores x clock in Hz x fp32 flop per cycle"`; x, / and +).
+
+A file may name another profile that it is like (`like = "raspberry-pi-4b-4gb"`, or the path of a
+file next to it): it has what that one has, but for its own id, name and whatever it says itself.
+Numbers taken over say so in their source; those derived from another number are derived anew.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgetune.errors import DeviceError, nearest, raise_all
-from edgetune.nouns.profile import OPERATOR_CLASSES, PEAK, DeviceProfile, Quantity
+from edgetune.files.profile_checks import FLOPS, FLOPS_KEYS, UNITS, Table, read_quantities
+from edgetune.nouns.profile import DeviceProfile, Quantity
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-_TEXT_KEYS = ("id", "name", "cpu")
-_OPTIONAL_TEXT_KEYS = ("power_scope", "meter", "notes")
-_FLOPS = "flops_per_second"
-_FLOPS_KEYS = (*OPERATOR_CLASSES, PEAK)
-_UNITS = {
-    "total_memory_bytes": "byte",
-    "usable_memory_bytes": "byte",
-    "bandwidth_bytes_per_second": "byte/s",
-    "dispatch_seconds": "s",
-    "idle_watts": "W",
-    "load_watts": "W",
-}
-_PROFILE_KEYS = (*_TEXT_KEYS, *_OPTIONAL_TEXT_KEYS, "cores", _FLOPS, *_UNITS)
-_QUANTITY_KEYS = ("value", "kind", "source", "date")
-_DERIVED_KEYS = ("derived_from", "factor", "derivation")
-_KINDS = ("measured", "vendor", "derived")
-_SCOPES = ("module", "board", "wall")
-_DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
-_NUMBER = r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
-_PRODUCT = re.compile(rf"\s*({_NUMBER}(?:\s+x\s+{_NUMBER})*)\s*:\s*\S.*", re.DOTALL)
-# Files hold rounded decimals, so a derived number may differ from its product in the last digits.
-_RELATIVE_TOLERANCE = 1e-6
-
-_Table = Mapping[str, Any]
+_LIKE = "like"
+_OWN_KEYS = ("id", "name")  # never taken over
 
 
 def load_profile(name_or_path: str) -> DeviceProfile:
@@ -59,10 +41,11 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     known = profile_ids()
     if name_or_path not in known:
         raise DeviceError(
-            f"unknown device {name_or_path!r}{nearest(name_or_path, known)}; expected one of "
-            f"{', '.join(known)}, or the path of your own profile, a .toml file"
+            f"unknown device {name_or_path!r}{_nearest(name_or_path, known)}; expected one of the "
+            f"{len(known)} ids that `edgetune devices` lists, or the path of your own profile, a "
+            ".toml file"
         )
-    return _read_profile(_directory() / f"{name_or_path}.toml")
+    return _read_profile(_shipped(name_or_path))
 
 
 def profile_ids() -> list[str]:
@@ -85,19 +68,24 @@ def _directory() -> Path:
     )
 
 
+def _nearest(name: str, known: list[str]) -> str:
+    """The nearest ids; those that go on where `name` ends are nearer than any other."""
+    return nearest(name, [known_id for known_id in known if known_id.startswith(name)] or known)
+
+
+def _shipped(profile_id: str) -> Path:
+    return _directory() / f"{profile_id}.toml"
+
+
 def _read_profile(path: Path) -> DeviceProfile:
-    document = _parse(path)
-    tables, problems = _quantity_tables(document)
-    problems = _head_problems(document) + problems
-    quantities: dict[str, Quantity] = {}
-    for key_path, table in tables.items():
-        found = _quantity_problems(key_path, table) or _derived_problems(key_path, table, tables)
-        problems += found
-        if not found:
-            quantities[key_path] = _quantity(key_path, table)
-    problems += _order_problems(quantities) + _scope_problems(document)
+    document, origins = _resolved(path, ())
+    return _profile(document, _sound_quantities(path, document), origins)
+
+
+def _sound_quantities(path: Path, document: Table) -> dict[str, Quantity]:
+    quantities, problems = read_quantities(document)
     raise_all(DeviceError, f"cannot use the device profile {path}", problems)
-    return _profile(document, quantities)
+    return quantities
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -111,183 +99,93 @@ def _parse(path: Path) -> dict[str, Any]:
         raise DeviceError(f"cannot read the device profile {path}: not TOML: {error}") from error
 
 
-def _problem(key_path: str, found: str, expected: str) -> str:
-    return f"{key_path}: found {found}, expected {expected}"
+def _resolved(path: Path, readers: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The file with what it takes over, and the ids that its numbers were taken from, by key path.
 
-
-def _unknown_keys(prefix: str, table: _Table, known: tuple[str, ...]) -> list[str]:
-    return [
-        _problem(
-            f"{prefix}{key}", "an unknown key", f"one of {', '.join(known)}{nearest(key, known)}"
+    readers: the files that are like this one, outermost first.
+    """
+    document = _parse(path)
+    like = document.get(_LIKE)
+    if not isinstance(like, str) or not like.strip():
+        return document, {}  # where it is no text, that is found with all other problems
+    base_path = _like_path(path, like)
+    chain = (*readers, path)
+    if base_path.resolve() in [reader.resolve() for reader in chain]:
+        circle = " -> ".join(str(reader) for reader in (*chain, base_path))
+        raise DeviceError(
+            f"cannot use the device profile {path}: like: found a circle, {circle}; expected a "
+            "profile that stands on its own in the end"
         )
-        for key in table
-        if key not in known
-    ]
+    base, origins = _resolved(base_path, chain)
+    _sound_quantities(base_path, base)
+    return _merged(base, document), _origins(base, origins, document)
 
 
-def _text_problems(key_path: str, value: object, expected: str = "text") -> list[str]:
-    if isinstance(value, str) and value.strip():
-        return []
-    return [_problem(key_path, "nothing" if value is None else repr(value), expected)]
-
-
-def _head_problems(document: _Table) -> list[str]:
-    """Problems of everything in the file that is not a number with a source."""
-    problems = _unknown_keys("", document, _PROFILE_KEYS)
-    for key in _TEXT_KEYS:
-        problems += _text_problems(key, document.get(key))
-    for key in ("meter", "notes"):
-        if key in document:
-            problems += _text_problems(key, document[key])
-    cores = document.get("cores")
-    if not isinstance(cores, int) or isinstance(cores, bool) or cores < 1:
-        found = "nothing" if cores is None else repr(cores)
-        problems.append(_problem("cores", found, "a whole number greater than zero"))
-    scope = document.get("power_scope")
-    if scope is not None and scope not in _SCOPES:
-        problems.append(_problem("power_scope", repr(scope), f"one of {', '.join(_SCOPES)}"))
-    return problems
-
-
-def _quantity_tables(document: _Table) -> tuple[dict[str, _Table], list[str]]:
-    """The numbers of the file by key path, and the problems of what is not a table."""
-    values = {key: document[key] for key in _UNITS if key in document}
-    problems: list[str] = []
-    flops = document.get(_FLOPS, {})
-    if isinstance(flops, dict):
-        problems += _unknown_keys(f"{_FLOPS}.", flops, _FLOPS_KEYS)
-        values |= {f"{_FLOPS}.{key}": flops[key] for key in _FLOPS_KEYS if key in flops}
-    else:
-        problems.append(_problem(_FLOPS, repr(flops), f"a table of {', '.join(_FLOPS_KEYS)}"))
-    expected = "a table { value, kind, source, date }"
-    problems += [
-        _problem(path, repr(value), expected)
-        for path, value in values.items()
-        if not isinstance(value, dict)
-    ]
-    return {path: value for path, value in values.items() if isinstance(value, dict)}, problems
-
-
-def _number_problems(key_path: str, value: object) -> list[str]:
-    expected = "a finite number greater than zero"
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return (
-            [] if math.isfinite(value) and value > 0 else [_problem(key_path, f"{value}", expected)]
+def _like_path(path: Path, like: str) -> Path:
+    if like.endswith(".toml"):
+        return path.parent / like
+    known = profile_ids()
+    if like not in known:
+        raise DeviceError(
+            f"cannot use the device profile {path}: like: found {like!r}, expected the id of a "
+            f"device that comes with edgetune{_nearest(like, known)}, or the path of a .toml file"
         )
-    return [_problem(key_path, "nothing" if value is None else repr(value), expected)]
+    return _shipped(like)
 
 
-def _quantity_problems(key_path: str, table: _Table) -> list[str]:
-    """Problems that show in one number's own table."""
-    problems = _unknown_keys(f"{key_path}.", table, (*_QUANTITY_KEYS, *_DERIVED_KEYS))
-    problems += _number_problems(f"{key_path}.value", table.get("value"))
-    kind = table.get("kind")
-    if kind not in _KINDS:
-        found = "nothing" if kind is None else repr(kind)
-        problems.append(_problem(f"{key_path}.kind", found, f"one of {', '.join(_KINDS)}"))
-    problems += _text_problems(f"{key_path}.source", table.get("source"))
-    date = table.get("date")
-    if not isinstance(date, str) or not _DATE.fullmatch(date):
-        found = "nothing" if date is None else repr(date)
-        problems.append(_problem(f"{key_path}.date", found, "text YYYY, YYYY-MM or YYYY-MM-DD"))
-    return problems
+def _merged(base: Table, document: Table) -> dict[str, Any]:
+    """What `document` says, and of `base` what it does not say."""
+    taken = {key: _anew(value) for key, value in base.items() if key not in _OWN_KEYS}
+    own = {key: value for key, value in document.items() if key != _LIKE}
+    rates, own_rates = base.get(FLOPS), own.get(FLOPS)
+    if isinstance(rates, dict) and isinstance(own_rates, dict):
+        own[FLOPS] = {key: _anew(value) for key, value in rates.items()} | own_rates
+    return taken | own
 
 
-def _derived_problems(key_path: str, table: _Table, tables: Mapping[str, _Table]) -> list[str]:
-    """Problems between a number and what it is derived from."""
-    given = [key for key in _DERIVED_KEYS if key in table]
-    if table["kind"] != "derived":
-        expected = f"no such key in a number of kind {table['kind']}"
-        return [_problem(f"{key_path}.{key}", repr(table[key]), expected) for key in given]
-    if given == ["derivation"]:
-        return _derivation_problems(key_path, table)
-    if given == ["derived_from", "factor"]:
-        return _reference_problems(key_path, table, tables)
-    expected = "either derived_from and factor, or derivation, in a derived number"
-    return [_problem(key_path, " and ".join(given) or "none of them", expected)]
+def _anew(value: Any) -> Any:
+    """A number that hangs on another is derived again, from the new file's number."""
+    if isinstance(value, dict) and "derived_from" in value:
+        return {key: part for key, part in value.items() if key != "value"}
+    return value
 
 
-def _derivation_problems(key_path: str, table: _Table) -> list[str]:
-    derivation = table["derivation"]
-    match = _PRODUCT.fullmatch(derivation) if isinstance(derivation, str) else None
-    if match is None:
-        expected = "a product, a colon and what it means, such as '2 x 1.3e9: read and written'"
-        return [_problem(f"{key_path}.derivation", repr(derivation), expected)]
-    product = math.prod(float(number) for number in re.findall(_NUMBER, match.group(1)))
-    return _value_problems(key_path, table, product, match.group(1))
+def _origins(base: Table, origins: Mapping[str, str], document: Table) -> dict[str, str]:
+    taken = {path for path in _paths(base) if path not in _paths(document)}
+    return {path: origins.get(path, base["id"]) for path in taken}
 
 
-def _reference_problems(key_path: str, table: _Table, tables: Mapping[str, _Table]) -> list[str]:
-    problems = _number_problems(f"{key_path}.factor", table["factor"])
-    reference = table["derived_from"]
-    others = [path for path in tables if path != key_path and "derived_from" not in tables[path]]
-    if reference not in others:
-        # A chain could close into a circle, in which no number stands on anything.
-        expected = f"another number of this file that has no derived_from: {', '.join(others)}"
-        problems.append(_problem(f"{key_path}.derived_from", repr(reference), expected))
-    if problems:
-        return problems
-    base = tables[reference]
-    if _number_problems(reference, base.get("value")):
-        return []  # reported where it stands
-    product = float(table["factor"]) * float(base["value"])
-    return _value_problems(key_path, table, product, f"{table['factor']} x {reference}")
+def _paths(document: Table) -> set[str]:
+    rates = document.get(FLOPS)
+    names = rates if isinstance(rates, dict) else {}
+    return {key for key in UNITS if key in document} | {f"{FLOPS}.{name}" for name in names}
 
 
-def _value_problems(key_path: str, table: _Table, product: float, arithmetic: str) -> list[str]:
-    if math.isclose(table["value"], product, rel_tol=_RELATIVE_TOLERANCE):
-        return []
-    return [_problem(f"{key_path}.value", f"{table['value']}", f"{product:.10g} = {arithmetic}")]
-
-
-def _order_problems(quantities: Mapping[str, Quantity]) -> list[str]:
-    """Problems between two numbers of which one cannot exceed the other."""
-    pairs = [("usable_memory_bytes", "total_memory_bytes"), ("idle_watts", "load_watts")]
-    pairs += [(f"{_FLOPS}.{name}", f"{_FLOPS}.{PEAK}") for name in OPERATOR_CLASSES]
-    return [
-        _problem(low, f"{quantities[low].value:g}", f"at most {high} = {quantities[high].value:g}")
-        for low, high in pairs
-        if low in quantities and high in quantities
-        if quantities[low].value > quantities[high].value
-    ]
-
-
-def _scope_problems(document: _Table) -> list[str]:
-    powers = [key for key in ("idle_watts", "load_watts") if key in document]
-    if not powers or "power_scope" in document:
-        return []
-    expected = f"one of {', '.join(_SCOPES)}, because the file has {' and '.join(powers)}"
-    return [_problem("power_scope", "nothing", expected)]
-
-
-def _quantity(key_path: str, table: _Table) -> Quantity:
-    source = table["source"]
-    if "derivation" in table:
-        source = f"{source}; {table['derivation']}"
-    elif "derived_from" in table:
-        source = f"{source}; {table['factor']} x {table['derived_from']}"
-    unit = _UNITS.get(key_path, "flop/s")
-    return Quantity(float(table["value"]), unit, table["kind"], source, table["date"])
-
-
-def _profile(document: _Table, quantities: Mapping[str, Quantity]) -> DeviceProfile:
+def _profile(
+    document: Table, quantities: Mapping[str, Quantity], origins: Mapping[str, str]
+) -> DeviceProfile:
+    numbers = {
+        path: replace(number, source=f"{number.source}; taken over from {origins[path]}")
+        if path in origins
+        else number
+        for path, number in quantities.items()
+    }
     return DeviceProfile(
         id=document["id"],
         name=document["name"],
         cpu=document["cpu"],
         cores=document["cores"],
-        total_memory_bytes=quantities.get("total_memory_bytes"),
-        usable_memory_bytes=quantities.get("usable_memory_bytes"),
-        bandwidth_bytes_per_second=quantities.get("bandwidth_bytes_per_second"),
+        total_memory_bytes=numbers.get("total_memory_bytes"),
+        usable_memory_bytes=numbers.get("usable_memory_bytes"),
+        bandwidth_bytes_per_second=numbers.get("bandwidth_bytes_per_second"),
         flops_per_second={
-            name: quantities[f"{_FLOPS}.{name}"]
-            for name in _FLOPS_KEYS
-            if f"{_FLOPS}.{name}" in quantities
+            name: numbers[f"{FLOPS}.{name}"] for name in FLOPS_KEYS if f"{FLOPS}.{name}" in numbers
         },
-        dispatch_seconds=quantities.get("dispatch_seconds"),
-        idle_watts=quantities.get("idle_watts"),
-        load_watts=quantities.get("load_watts"),
+        dispatch_seconds=numbers.get("dispatch_seconds"),
+        idle_watts=numbers.get("idle_watts"),
+        load_watts=numbers.get("load_watts"),
         power_scope=document.get("power_scope"),
         meter=document.get("meter"),
         notes=document.get("notes", ""),
+        peak_bandwidth_bytes_per_second=numbers.get("peak_bandwidth_bytes_per_second"),
     )

@@ -48,12 +48,14 @@ class DeviceProfile:
     flops_per_second: fp32 floating-point operations per second on all cores, by operator class
         as onnxruntime sustains them, and under "peak" the highest rate of the CPU; a
         multiply-accumulate counts as two.
-    dispatch_seconds: overhead of one operator, in seconds.
+    dispatch_seconds: overhead of one operator, in seconds; known where it was measured only.
     idle_watts: power of the idle device, in watts, at `power_scope`.
     load_watts: power with all cores at work, in watts, at `power_scope`.
     power_scope: where idle_watts and load_watts are taken: the compute module, the board's
         supply input, or the wall (supply losses included).
     meter: name of the meter that reads this device's power, None when it has no sensor.
+    peak_bandwidth_bytes_per_second: rate of the memory chips, bus width x transfers per second:
+        no program exceeds it, and one core alone reaches a fraction of it.
     """
 
     id: str
@@ -70,6 +72,7 @@ class DeviceProfile:
     power_scope: PowerScope | None
     meter: str | None
     notes: str
+    peak_bandwidth_bytes_per_second: Quantity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The profile as plain dictionaries, numbers and text, fit for JSON."""

@@ -69,6 +69,29 @@ def test_devices_are_listed_and_described() -> None:
     assert described["load_watts"]["source"] in one.out
 
 
+def test_every_number_of_a_users_own_device_is_described_with_its_provenance(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'id = "own"\nlike = "raspberry-pi-4b-4gb"\nname = "Own"\n'
+        'idle_watts = { value = 2, kind = "measured", source = "a plug", date = "2026-11-01" }\n'
+    )
+    described = edgetune("devices", own, "--json").json
+    assert described["id"] == "own"
+    ran = edgetune("devices", own)
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(r"^idle power +2 W +measured  2026-11-01  a plug$", ran.out, re.M)
+    numbers = {**described, **described["flops_per_second"]}.values()
+    sourced = [number for number in numbers if isinstance(number, dict) and "source" in number]
+    assert len(sourced) == 9
+    for number in sourced:
+        assert number["source"] in ran.out and number["date"] in ran.out
+        assert number["source"].endswith("taken over from raspberry-pi-4b-4gb") or (
+            number["source"] == "a plug"
+        )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_verify_passes_and_says_how_well(name: str) -> None:
     ran = edgetune("verify", bundle_of(name))

@@ -10,44 +10,7 @@ from edgetune.errors import DeviceError
 from edgetune.files import device_profiles
 from edgetune.files.device_profiles import load_profile, profile_ids
 from edgetune.nouns.profile import DeviceProfile, Quantity
-
-SHIPPED = [
-    "generic-x86",
-    "jetson-agx-orin-64gb",
-    "jetson-nano-4gb",
-    "jetson-orin-nano-8gb",
-    "raspberry-pi-4b-4gb",
-    "raspberry-pi-5-8gb",
-    "raspberry-pi-zero-2-w",
-]
-
-SOUND = """\
-id = "bench"
-name = "Bench board"
-cpu = "4x Arm Cortex-A72"
-cores = 4
-power_scope = "wall"
-meter = "ina3221"
-notes = "a board of the tests"
-total_memory_bytes = { value = 1000, kind = "vendor", source = "data sheet", date = "2024" }
-usable_memory_bytes = { value = 900, kind = "measured", source = "free", date = "2024-01" }
-dispatch_seconds = { value = 1e-5, kind = "measured", source = "trace", date = "2024-01-31" }
-idle_watts = { value = 2, kind = "measured", source = "plug", date = "2024-01" }
-load_watts = { value = 6.5, kind = "measured", source = "plug", date = "2024-01" }
-
-[bandwidth_bytes_per_second]
-value = 5e9
-kind = "derived"
-source = "memcpy"
-date = "2024-01"
-derivation = "2 x 2.5e9: read and written"
-
-[flops_per_second]
-peak = { value = 50e9, kind = "measured", source = "cpufp", date = "2024-01" }
-matmul = { value = 35e9, kind = "derived", source = "sgemm", date = "2024-01", \
-derived_from = "flops_per_second.peak", factor = 0.7 }
-"""
-MINIMAL = 'id = "tiny"\nname = "Tiny"\ncpu = "1x"\ncores = 1\n'
+from tests.device.profile_cases import BAD_FILES, MINIMAL, SOUND, edited
 
 
 def quantities(profile: DeviceProfile) -> dict[str, Quantity]:
@@ -66,56 +29,6 @@ def problems_of(folder: Path, text: str) -> str:
     with pytest.raises(DeviceError) as error:
         load_profile(saved(folder, text))
     return str(error.value)
-
-
-def edited(old: str, new: str, text: str = SOUND) -> str:
-    assert text.count(old) == 1, f"{old!r} must occur once, so that the case edits what it names"
-    return text.replace(old, new)
-
-
-def test_the_profiles_that_come_with_edgetune_are_found():
-    assert profile_ids() == SHIPPED
-
-
-@pytest.mark.parametrize("device", SHIPPED)
-def test_every_shipped_profile_loads_under_its_own_id(device):
-    assert load_profile(device).id == device
-
-
-@pytest.mark.parametrize("device", SHIPPED)
-def test_every_shipped_number_has_a_unit_kind_source_and_date(device):
-    for name, quantity in quantities(load_profile(device)).items():
-        assert quantity.unit in {"byte", "byte/s", "flop/s", "s", "W"}, name
-        assert quantity.kind in {"measured", "vendor", "derived"}, name
-        assert len(quantity.source) > 10, name
-        assert quantity.date.startswith("20"), name
-
-
-@pytest.mark.parametrize("device", SHIPPED)
-def test_every_shipped_device_has_the_memory_and_rates_that_a_plan_needs(device):
-    profile = load_profile(device)
-    assert profile.total_memory_bytes is not None
-    assert profile.usable_memory_bytes is not None
-    assert profile.usable_memory_bytes.value <= profile.total_memory_bytes.value
-    assert profile.bandwidth_bytes_per_second is not None
-    assert {"peak", "convolution", "depthwise", "matmul"} <= set(profile.flops_per_second)
-
-
-@pytest.mark.parametrize(
-    ("name", "factor"), [("convolution", 0.55), ("matmul", 0.7), ("depthwise", 0.1)]
-)
-@pytest.mark.parametrize("device", SHIPPED)
-def test_shipped_sustained_flops_are_their_share_of_the_peak(device, name, factor):
-    flops = load_profile(device).flops_per_second
-    assert flops[name].kind == "derived"
-    assert flops[name].value == pytest.approx(factor * flops["peak"].value, rel=1e-6)
-    assert flops[name].source.endswith(f"{factor} x flops_per_second.peak")
-
-
-def test_an_unknown_number_is_absent_not_zero():
-    nano = load_profile("jetson-nano-4gb")
-    assert (nano.idle_watts, nano.load_watts, nano.power_scope) == (None, None, None)
-    assert "elementwise" not in nano.flops_per_second
 
 
 def test_a_users_own_file_loads_by_its_path(tmp_path):
@@ -157,14 +70,24 @@ def test_an_unknown_id_names_the_nearest_ids_and_the_way_to_an_own_file():
     message = str(error.value)
     assert message.startswith("unknown device 'raspberry-pi-4'; the nearest names are ")
     assert "raspberry-pi-4b-4gb" in message
-    assert "the path of your own profile, a .toml file" in message
+    assert message.endswith("or the path of your own profile, a .toml file")
 
 
-def test_an_id_unlike_any_other_lists_all_ids():
+def test_of_the_nearest_ids_those_that_begin_alike_come_first():
+    with pytest.raises(DeviceError) as error:
+        load_profile("raspberry-pi-4")
+    near = str(error.value).split("the nearest names are ")[1].split(";")[0].split(", ")
+    assert len(near) == 3
+    assert all(device.startswith("raspberry-pi-4b-") for device in near)
+
+
+def test_an_id_unlike_any_other_says_where_all_ids_are_listed():
     with pytest.raises(DeviceError) as error:
         load_profile("zzz")
-    assert "nearest" not in str(error.value)
-    assert f"expected one of {', '.join(SHIPPED)}" in str(error.value)
+    assert str(error.value) == (
+        f"unknown device 'zzz'; expected one of the {len(profile_ids())} ids that `edgetune "
+        "devices` lists, or the path of your own profile, a .toml file"
+    )
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -205,175 +128,6 @@ def test_profiles_inside_the_package_win_over_those_next_to_it(tmp_path, monkeyp
     module = tmp_path / "edgetune" / "files" / "device_profiles.py"
     monkeypatch.setattr(device_profiles, "__file__", str(module))
     assert profile_ids() == ["inside"]
-
-
-IDLE = 'idle_watts = { value = 2, kind = "measured", source = "plug", date = "2024-01" }'
-BAD_FILES = [
-    pytest.param('id = "bench"\n', "", "id: found nothing, expected text", id="missing id"),
-    pytest.param('cpu = "4x Arm Cortex-A72"', "cpu = 4", "cpu: found 4, expected text", id="text"),
-    pytest.param(
-        "cores = 4",
-        "cores = true",
-        "cores: found True, expected a whole number greater than zero",
-        id="cores boolean",
-    ),
-    pytest.param("cores = 4\n", "", "cores: found nothing, expected a whole", id="missing cores"),
-    pytest.param('"ina3221"', '" "', "meter: found ' ', expected text", id="blank meter"),
-    pytest.param(
-        'power_scope = "wall"',
-        'power_scope = "rack"',
-        "power_scope: found 'rack', expected one of module, board, wall",
-        id="unknown scope",
-    ),
-    pytest.param(
-        'power_scope = "wall"\n',
-        "",
-        "power_scope: found nothing, expected one of module, board, wall, because the file has "
-        "idle_watts and load_watts",
-        id="power without scope",
-    ),
-    pytest.param(
-        "idle_watts =",
-        "idle_watt =",
-        "idle_watt: found an unknown key, expected one of ",
-        id="unknown key",
-    ),
-    pytest.param(
-        "matmul =",
-        "matmuls =",
-        "flops_per_second.matmuls: found an unknown key, expected one of convolution, depthwise, "
-        "matmul, elementwise, peak; the nearest names are matmul",
-        id="unknown operator class",
-    ),
-    pytest.param(
-        IDLE,
-        "idle_watts = 2",
-        "idle_watts: found 2, expected a table { value, kind, source, date }",
-        id="bare number",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace("value = 2, ", ""),
-        "idle_watts.value: found nothing, expected a finite number greater than zero",
-        id="missing value",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace("value = 2", 'value = "2"'),
-        "idle_watts.value: found '2', expected a finite number",
-        id="value as text",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace("value = 2", "value = 0"),
-        "idle_watts.value: found 0, expected a finite number greater than zero",
-        id="zero",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace("value = 2", "value = -2"),
-        "idle_watts.value: found -2, expected a finite number greater than zero",
-        id="negative",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace("value = 2", "value = nan"),
-        "idle_watts.value: found nan, expected a finite number",
-        id="not a number",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace('"measured"', '"guessed"'),
-        "idle_watts.kind: found 'guessed', expected one of measured, vendor, derived",
-        id="unknown kind",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace(', source = "plug"', ""),
-        "idle_watts.source: found nothing, expected text",
-        id="missing source",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace(', date = "2024-01"', ""),
-        "idle_watts.date: found nothing, expected text YYYY, YYYY-MM or YYYY-MM-DD",
-        id="missing date",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace("2024-01", "2024-13"),
-        "idle_watts.date: found '2024-13', expected text YYYY",
-        id="month 13",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace("date =", "unit = 3, date ="),
-        "idle_watts.unit: found an unknown key",
-        id="unknown key of a number",
-    ),
-    pytest.param(
-        "value = 900",
-        "value = 1001",
-        "usable_memory_bytes: found 1001, expected at most total_memory_bytes = 1000",
-        id="usable above total",
-    ),
-    pytest.param(
-        "value = 6.5",
-        "value = 1.5",
-        "idle_watts: found 2, expected at most load_watts = 1.5",
-        id="load below idle",
-    ),
-    pytest.param(
-        "value = 35e9",
-        "value = 34e9",
-        "flops_per_second.matmul.value: found 34000000000.0, expected 3.5e+10 = "
-        "0.7 x flops_per_second.peak",
-        id="not what it is derived from",
-    ),
-    pytest.param(
-        "value = 5e9",
-        "value = 6e9",
-        "bandwidth_bytes_per_second.value: found 6000000000.0, expected 5000000000 = 2 x 2.5e9",
-        id="not its derivation",
-    ),
-    pytest.param(
-        "2 x 2.5e9: read and written",
-        "read and written",
-        "bandwidth_bytes_per_second.derivation: found 'read and written', expected a product",
-        id="derivation without product",
-    ),
-    pytest.param(
-        'derivation = "2 x 2.5e9: read and written"',
-        "",
-        "bandwidth_bytes_per_second: found none of them, expected either derived_from and factor",
-        id="derived from nothing",
-    ),
-    pytest.param(
-        ", factor = 0.7",
-        "",
-        "flops_per_second.matmul: found derived_from, expected either derived_from and factor",
-        id="missing factor",
-    ),
-    pytest.param(
-        "factor = 0.7",
-        "factor = -0.7",
-        "flops_per_second.matmul.factor: found -0.7, expected a finite number greater than zero",
-        id="negative factor",
-    ),
-    pytest.param(
-        'derived_from = "flops_per_second.peak"',
-        'derived_from = "flops_per_second.matmul"',
-        "flops_per_second.matmul.derived_from: found 'flops_per_second.matmul', expected another "
-        "number of this file",
-        id="derived from itself",
-    ),
-    pytest.param(
-        IDLE,
-        IDLE.replace("date =", "factor = 2, date ="),
-        "idle_watts.factor: found 2, expected no such key in a number of kind measured",
-        id="measured with factor",
-    ),
-]
 
 
 @pytest.mark.parametrize(("old", "new", "message"), BAD_FILES)
@@ -426,3 +180,126 @@ def test_a_number_is_not_derived_from_a_bad_number_twice(tmp_path):
     message = problems_of(tmp_path, edited("value = 50e9", "value = -1"))
     assert message.count("found") == 1
     assert "flops_per_second.peak.value: found -1" in message
+
+
+# like another ---------------------------------------------------------------------------------
+
+LIKE = """\
+id = "bench-2"
+like = "bench.toml"
+name = "Bench board, twice the memory"
+total_memory_bytes = { value = 2000, kind = "vendor", source = "data sheet", date = "2024" }
+"""
+
+
+def like(folder: Path, text: str = LIKE, base: str = SOUND) -> str:
+    saved(folder, base)
+    path = folder / "like.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_profile_that_is_like_another_has_what_it_does_not_say_itself(tmp_path):
+    base, profile = load_profile(saved(tmp_path, SOUND)), load_profile(like(tmp_path))
+    assert (profile.id, profile.name) == ("bench-2", "Bench board, twice the memory")
+    assert profile.total_memory_bytes == Quantity(2000.0, "byte", "vendor", "data sheet", "2024")
+    for field in ("cpu", "cores", "power_scope", "meter", "notes"):
+        assert getattr(profile, field) == getattr(base, field)
+    values = {path: quantity.value for path, quantity in quantities(base).items()}
+    values["total_memory_bytes"] = 2000.0
+    assert {path: quantity.value for path, quantity in quantities(profile).items()} == values
+
+
+def test_a_number_taken_over_says_from_which_profile(tmp_path):
+    profile = load_profile(like(tmp_path))
+    assert profile.idle_watts is not None
+    assert profile.idle_watts.source == "plug; taken over from bench"
+    assert profile.total_memory_bytes is not None
+    assert profile.total_memory_bytes.source == "data sheet"
+
+
+def test_a_number_names_the_profile_it_stands_in_however_long_the_chain(tmp_path):
+    like(tmp_path)
+    text = 'id = "bench-3"\nlike = "like.toml"\nname = "Third"\n'
+    (tmp_path / "third.toml").write_text(text, encoding="utf-8")
+    profile = load_profile(str(tmp_path / "third.toml"))
+    assert profile.idle_watts is not None and profile.total_memory_bytes is not None
+    assert profile.idle_watts.source == "plug; taken over from bench"
+    assert profile.total_memory_bytes.source == "data sheet; taken over from bench-2"
+
+
+def test_a_share_of_a_number_that_is_replaced_is_derived_anew(tmp_path):
+    peak = '{ value = 10e9, kind = "measured", source = "cpufp", date = "2024-02" }'
+    profile = load_profile(like(tmp_path, f"{LIKE}\n[flops_per_second]\npeak = {peak}\n"))
+    assert profile.flops_per_second["matmul"].value == 7e9
+    assert "taken over from bench" in profile.flops_per_second["matmul"].source
+    assert "taken over" not in profile.flops_per_second["peak"].source
+
+
+def test_a_users_file_may_be_like_a_device_that_comes_with_edgetune(tmp_path):
+    text = 'id = "mine"\nlike = "raspberry-pi-4b-4gb"\nname = "Mine"\n'
+    mine, base = load_profile(like(tmp_path, text)), load_profile("raspberry-pi-4b-4gb")
+    assert mine.flops_per_second["peak"].value == base.flops_per_second["peak"].value
+    assert mine.load_watts is not None
+    assert mine.load_watts.source.endswith("; taken over from raspberry-pi-4b-4gb")
+
+
+BAD_LIKES = [
+    pytest.param(
+        'like = "bench.toml"',
+        'like = "raspberry-pi-4"',
+        "like: found 'raspberry-pi-4', expected the id of a device that comes with edgetune; the "
+        "nearest names are raspberry-pi-4b-",
+        id="unknown id",
+    ),
+    pytest.param(
+        'like = "bench.toml"', 'like = "absent.toml"', "absent.toml: there is no such file", id="no"
+    ),
+    pytest.param('like = "bench.toml"', 'like = "like.toml"', "like: found a circle", id="circle"),
+    pytest.param(
+        'like = "bench.toml"', 'like = ""', "like: found '', expected text", id="empty text"
+    ),
+    pytest.param('id = "bench-2"\n', "", "id: found nothing, expected text", id="no id of its own"),
+    pytest.param(
+        "value = 2000",
+        "value = 800",
+        "usable_memory_bytes: found 900, expected at most total_memory_bytes = 800",
+        id="at odds with what is taken over",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BAD_LIKES)
+def test_what_a_profile_cannot_be_like_is_refused(tmp_path, old, new, message):
+    with pytest.raises(DeviceError) as error:
+        load_profile(like(tmp_path, edited(old, new, LIKE)))
+    assert message in str(error.value)
+
+
+def test_a_problem_of_the_other_profile_is_reported_with_its_own_file(tmp_path):
+    with pytest.raises(DeviceError) as error:
+        load_profile(like(tmp_path, base=edited("cores = 4", "cores = 0")))
+    assert str(error.value) == (
+        f"cannot use the device profile {tmp_path / 'bench.toml'}: cores: found 0, expected a "
+        "whole number greater than zero"
+    )
+
+
+# derived numbers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "value"),
+    [("2 x 2.5e9", 5e9), ("10e9 / 4", 2.5e9), ("1e9 x 8 / 2 + 3 x 1e9", 7e9), ("6e9", 6e9)],
+)
+def test_a_derived_number_needs_no_value_and_follows_its_arithmetic(tmp_path, arithmetic, value):
+    text = edited("value = 5e9\n", "")
+    text = edited("2 x 2.5e9: read and written", f"{arithmetic}: because", text)
+    profile = load_profile(saved(tmp_path, text))
+    assert profile.bandwidth_bytes_per_second is not None
+    assert profile.bandwidth_bytes_per_second.value == value
+
+
+def test_a_share_needs_no_value(tmp_path):
+    text = edited("matmul = { value = 35e9,", "matmul = {")
+    assert load_profile(saved(tmp_path, text)).flops_per_second["matmul"].value == 35e9

@@ -158,6 +158,18 @@ def test_another_device_has_other_costs(bundle: Path) -> None:
     assert plan["cost"]["seconds"] != edgetune("replan", bundle, "--json").json["cost"]["seconds"]
 
 
+def test_a_users_own_profile_is_taken_in_place_of_a_device(bundle: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'id = "own"\nlike = "raspberry-pi-4b-4gb"\nname = "Own"\n[bandwidth_bytes_per_second]\n'
+        'value = 1e6\nkind = "measured"\nsource = "here"\ndate = "2026-11"\n'
+    )
+    there = edgetune("replan", bundle, "--device", PI.id, "--json").json
+    plan = edgetune("replan", bundle, "--device", own, "--json").json
+    assert plan["device"] == "own"
+    assert plan["cost"]["seconds"] > there["cost"]["seconds"]
+
+
 def test_nothing_is_written(bundle: Path, tmp_path: Path) -> None:
     path = scores_file(tmp_path, FRESH)
     before = listing(tmp_path)

@@ -85,6 +85,14 @@ def test_a_gap_and_a_time_limit_are_honest(half: str) -> None:
     assert rough["bound"] >= exact["objective"] * (1 - 1e-9)
 
 
+def test_a_users_own_profile_is_taken_in_place_of_a_device(everything: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('id = "own"\nlike = "raspberry-pi-4b-4gb"\nname = "Own"\n')
+    plan = edgetune("plan", MODEL, "--device", own, "--json").json
+    assert plan["device"] == "own"
+    assert plan["cost"] == everything["cost"]
+
+
 # what may be chosen ---------------------------------------------------------------------------
 
 
