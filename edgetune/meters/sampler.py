@@ -184,7 +184,7 @@ class Sampler:
         if self._counts and self._thread is not None and not self._lost and affordable:
             self._sample()
         now = min(self._clock(), self._end_seconds)
-        return self._ledger.at(now, gap=self._is_lost(now))
+        return self._ledger.at(now, unseen=self._is_lost(now))
 
     def _is_lost(self, now: float) -> bool:
         late = now - self._ledger.totals.seconds > GAP_INTERVALS * self.interval_seconds

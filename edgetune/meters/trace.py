@@ -17,6 +17,9 @@ from edgetune.nouns.energy import EnergyReading, Gap, PowerLimits, PowerSample
 from edgetune.nouns.profile import PowerScope
 
 HEADER = ("seconds", "watts")
+STEADY_SECONDS = 0.02
+"""Assumed of a load that nobody described: an operator or step of training takes that long."""
+
 _PROBLEMS_SHOWN = 10
 
 
@@ -80,19 +83,24 @@ def trace_energy(
     scope: PowerScope,
     source: str = "a recorded trace",
     limits: PowerLimits | None = None,
+    steady_seconds: float = STEADY_SECONDS,
 ) -> EnergyReading:
     """Energy from the first sample to the last; two samples or more, as `read_trace` gives them.
 
-    Intervals over four times the median are gaps. limits: what the power lay between, if known.
+    limits: what the power lay between, if known.
+    steady_seconds: how long the load stays as it is after a change, at least. In intervals longer
+        than that, and in gaps (over four times the median), the power may have been anything within
+        its range: the error bound is then wide. math.inf is right for a meter that averages over
+        its interval.
     """
     longest = longest_interval(samples)
     ledger = EnergyLedger(samples[0].seconds, limits)
     gaps = []
     for before, sample in zip((samples[0], *samples), samples, strict=False):
-        gap = sample.seconds - before.seconds > longest
-        if gap:
+        passed = sample.seconds - before.seconds
+        if passed > longest:
             gaps.append(Gap(before.seconds, sample.seconds, "the trace has no samples here"))
-        ledger.add_watts(sample.seconds, sample.watts, gap)
+        ledger.add_watts(sample.seconds, sample.watts, passed > min(longest, steady_seconds))
     start, end = EnergyLedger(samples[0].seconds).totals, ledger.totals
     return EnergyReading(
         joules=end.joules,
