@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/energy_bounds.py [--loads 200]
 
-The loads are constant, ramps and bursts between 2 and 8 W, bursts of random period (10 ms to 10 s),
-duty and phase, whose integral is known exactly. Sampled as the sampler does, at random places of the
-intervals, and at fixed times, as a recorded trace is; without and with the limits known. Printed:
-how many readings are neither within 2 % nor within their bound, the medians of error and bound.
+The loads lie between 2 and 8 W: constant, ramps, and bursts of random period (10 ms to 10 s), duty
+and phase; their integral is known exactly. They are sampled as the sampler does, at random places
+of the intervals, and at fixed times, as a recorded trace is; without and with the limits known.
+Printed: how many readings are neither within 2 % nor within their bound (bursts shorter than
+trace_energy's steady_seconds, in step with a trace, are), and the medians of error and bound.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ try:
 except ImportError:  # Windows; there no meter runs commands
     resource = None  # type: ignore[assignment]
 
-CPU_SHARE = 0.005
-"""Of one core, at most this is spent on reading; a meter that costs more is read more seldom."""
+CPU_SHARE = 0.004
+"""Of one core, at most this is spent on reading, and as much at most on waking up for it: a meter that
+costs more is read more seldom."""
 
 _COST_MEMORY = 0.2  # weight of the newest reading in the mean cost
 _SHORTEST_FOR_WATTS = 0.01  # seconds; a counter that ticks every ms tells no power below this
@@ -181,7 +182,8 @@ class Sampler:
         """The totals of this moment; holds the lock."""
         since = self._clock() - self._ledger.totals.seconds
         affordable = since >= max(self._cost / CPU_SHARE, 1e-3)
-        if self._counts and self._thread is not None and not self._lost and affordable:
+        stopped = self._end_seconds < math.inf
+        if self._counts and affordable and not (stopped or self._lost):
             self._sample()
         now = min(self._clock(), self._end_seconds)
         return self._ledger.at(now, unseen=self._is_lost(now))
