@@ -5,8 +5,8 @@
 Samples this machine's own meter if there is one, and recreated sensors of boards in a temporary
 folder: the six rails of an AGX Xavier, RAPL, a battery, and a Pi 5 whose vcgencmd is a shell
 script. The share is the processor time of this process and of the commands it ran, over the time
-that went by. Files of a real sysfs cost more: the kernel then asks the sensor, and the sampler reads
-them more seldom if need be. Exit code 1 above 1 %.
+that went by. Files of a real sysfs may cost more, since the kernel then asks the sensor; what costs
+more is read less often. Exit code 1 above 1 %.
 """
 
 from __future__ import annotations

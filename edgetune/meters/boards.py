@@ -2,9 +2,11 @@
 
 Rails are the channels of INA3221 sensors on the module, by the label that the device tree gives
 them; some contain others, so that the sum of all is wrong on every board but the AGX Xavier.
-Sources: "Software-Based Power Consumption Modeling" in NVIDIA's Jetson Linux Developer Guide
-(r32.7.5, r35.6), which also names the module input; energymon, jetson/JetsonPowerRails.md, which
-read the device trees of L4T 32.6.1; tegra234-p3701.dtsi and tegra234-p3767.dtsi of Linux.
+Sources: energymon/energymon, jetson/JetsonPowerRails.md (device trees of L4T 32.6.1: Nano to AGX
+Xavier, and which of these branch in parallel); the ina3221 nodes of tegra234-p3701.dtsi and
+tegra234-p3767.dtsi in Linux (Orin); NVIDIA in forums.developer.nvidia.com/t/200883 (VDD_IN is the
+total of the module), /t/73608 (POM_5V_IN is, the others are parts; quoted in rbonghi/jetson_stats
+issue #51) and /t/217088 (AGX Orin; issue #344).
 """
 
 from __future__ import annotations

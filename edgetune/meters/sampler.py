@@ -21,8 +21,10 @@ except ImportError:  # Windows; there no meter runs commands
     resource = None  # type: ignore[assignment]
 
 CPU_SHARE = 0.004
-"""Of one core, at most this is spent on reading, and as much at most on waking up for it: a meter that
-costs more is read more seldom."""
+"""Of one core, at most this is spent on readings; a meter that costs more is read more seldom.
+
+Waking up for them comes on top, about as much again (benchmarks/meter_cost.py prints the sum).
+"""
 
 _COST_MEMORY = 0.2  # weight of the newest reading in the mean cost
 _SHORTEST_FOR_WATTS = 0.01  # seconds; a counter that ticks every ms tells no power below this
@@ -43,7 +45,7 @@ class Sampler:
     samples_per_second: as often as that, or as the meter's cost allows (CPU_SHARE). Every sample
         is at a random moment of its interval, so that it is never in step with the training.
     limits: what the power lies between, if known; they make the error bound smaller or truer.
-    observer: is given every sample, in the sampler's thread; must return at once.
+    observer: is given every sample, mostly in the sampler's thread; must return at once.
     clock: seconds that never go back.
 
     Entering raises MeterError when the meter cannot be read. From then on nothing raises: while the
@@ -81,7 +83,7 @@ class Sampler:
         self._lost_seconds = 0.0
         self._end_seconds = math.inf  # when it was stopped
         self._stop = threading.Event()
-        self._lock = threading.Lock()  # one reading at a time, and whole totals
+        self._lock = threading.RLock()  # an observer may ask for energy
         self._thread: threading.Thread | None = None
 
     @property

@@ -295,12 +295,27 @@ def test_the_thread_samples_until_it_is_stopped(tmp_path: Path) -> None:
     assert reading.seconds > 0
     assert sampler.cpu_seconds > 0
     assert all(sample.watts == 5.0 for sample in seen)
-    assert threading.active_count() == 1 or not any(
-        thread.name == "edgetune-sampler" for thread in threading.enumerate()
-    )
+    assert "edgetune-sampler" not in [thread.name for thread in threading.enumerate()]
     time.sleep(0.05)
     assert len(seen) == taken
     assert sampler.energy_since(mark) == reading  # time stands still after the end
+
+
+def test_an_observer_may_ask_for_the_energy_so_far() -> None:
+    asked: list[float] = []
+    clock = Clock()
+    sampler = Sampler(
+        Changing(),
+        10,
+        observer=lambda _: asked.append(sampler.energy_since(mark).joules),
+        clock=clock,
+    )
+    mark = sampler.mark()
+    sampler.sample()
+    run(sampler, clock, 10.0)
+    assert asked == sorted(asked)
+    assert asked[0] == 0.0
+    assert asked[-1] == pytest.approx(50.0, abs=0.5)
 
 
 def test_the_thread_survives_a_sensor_that_disappears(tmp_path: Path) -> None:
