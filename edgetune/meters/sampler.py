@@ -45,7 +45,8 @@ class Sampler:
     samples_per_second: as often as that, or as the meter's cost allows (CPU_SHARE). Every sample
         is at a random moment of its interval, so that it is never in step with the training.
     limits: what the power lies between, if known; they make the error bound smaller or truer.
-    observer: is given every sample, mostly in the sampler's thread; must return at once.
+    observer: is given every sample, mostly in the sampler's thread; must return at once
+        and not raise.
     clock: seconds that never go back.
 
     Entering raises MeterError when the meter cannot be read. From then on nothing raises: while the
@@ -83,7 +84,9 @@ class Sampler:
         self._lost_seconds = 0.0
         self._end_seconds = math.inf  # when it was stopped
         self._stop = threading.Event()
-        self._lock = threading.RLock()  # an observer may ask for energy
+        # Both can be taken again, since an observer may ask for energy; `_reading` before `_lock`.
+        self._reading = threading.RLock()  # one reading at a time; it may take long
+        self._lock = threading.RLock()  # whole totals; never held while a meter is read
         self._thread: threading.Thread | None = None
 
     @property
@@ -102,12 +105,14 @@ class Sampler:
 
     def start(self) -> None:
         """Take the first reading and begin. Raises MeterError when the meter cannot be read."""
-        with self._lock:
-            self._counted = first = self._read()
-            self._cost = 0.0  # what the first costs, with cold caches, says nothing
-            self._ledger = EnergyLedger(self._clock(), self._limits, randomly_placed=True)
-            self._gaps, self._lost, self._end_seconds = [], "", math.inf
-            self._account(first)
+        with self._reading:
+            first = self._read()
+            with self._lock:
+                self._counted = first
+                self._cost = 0.0  # what the first costs, with cold caches, says nothing
+                self._ledger = EnergyLedger(self._clock(), self._limits, randomly_placed=True)
+                self._gaps, self._lost, self._end_seconds = [], "", math.inf
+                self._account(first)
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="edgetune-sampler", daemon=True)
         self._thread.start()
@@ -118,9 +123,8 @@ class Sampler:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-            with self._lock:
-                self._sample()
-                self._end_seconds = self._clock()
+            self.sample()
+            self._end_seconds = self._clock()
 
     def __enter__(self) -> Sampler:
         self.start()
@@ -139,11 +143,13 @@ class Sampler:
 
         A sensor of power is not: readings between two steps would be readings of idle moments.
         """
+        self._refresh()
         with self._lock:
             return Mark(self._now())
 
     def energy_since(self, mark: Mark) -> EnergyReading:
-        """The energy from `mark` to now. Never raises."""
+        """The energy from `mark` to now. Never raises, and does not wait for a sensor of power."""
+        self._refresh()
         with self._lock:
             start, end = mark.totals, self._now()
             bound_of = self._ledger.counted_bound if self._counts else self._ledger.sampled_bound
@@ -167,8 +173,17 @@ class Sampler:
 
     def sample(self) -> None:
         """Take one sample now. The thread does it, and tests with a clock of their own."""
-        with self._lock:
-            self._sample()
+        with self._reading:
+            try:
+                value = self._read()
+            except Exception as error:
+                with self._lock:
+                    if not self._lost:
+                        self._lost_seconds = self._ledger.totals.seconds
+                    self._lost = str(error) if isinstance(error, MeterError) else repr(error)
+            else:
+                with self._lock:
+                    self._account(value)
 
     def _run(self) -> None:
         begun = self._clock()
@@ -180,13 +195,15 @@ class Sampler:
             self.sample()
             begun = max(begun + interval, self._clock() - interval)  # a late one is not made up for
 
-    def _now(self) -> Totals:
-        """The totals of this moment; holds the lock."""
+    def _refresh(self) -> None:
+        """Read a counter, unless that was done a moment ago."""
         since = self._clock() - self._ledger.totals.seconds
         affordable = since >= max(self._cost / CPU_SHARE, 1e-3)
         stopped = self._end_seconds < math.inf
         if self._counts and affordable and not (stopped or self._lost):
-            self._sample()
+            self.sample()
+
+    def _now(self) -> Totals:
         now = min(self._clock(), self._end_seconds)
         return self._ledger.at(now, unseen=self._is_lost(now))
 
@@ -198,16 +215,6 @@ class Sampler:
         if self._lost:
             return Gap(self._lost_seconds, now, self._lost)
         return Gap(self._ledger.totals.seconds, now, _LATE)
-
-    def _sample(self) -> None:
-        try:
-            value = self._read()
-        except Exception as error:
-            if not self._lost:
-                self._lost_seconds = self._ledger.totals.seconds
-            self._lost = str(error) if isinstance(error, MeterError) else repr(error)
-            return
-        self._account(value)
 
     def _account(self, value: float) -> None:
         now = self._clock()

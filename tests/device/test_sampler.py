@@ -301,6 +301,29 @@ def test_the_thread_samples_until_it_is_stopped(tmp_path: Path) -> None:
     assert sampler.energy_since(mark) == reading  # time stands still after the end
 
 
+def test_a_sensor_that_hangs_does_not_hold_up_who_asks() -> None:
+    class Hanging(Changing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hangs, self.go_on = threading.Event(), threading.Event()
+            self.readings = 0
+
+        def watts(self) -> float:
+            self.readings += 1
+            if self.readings == 3:
+                self.hangs.set()
+                assert self.go_on.wait(20)
+            return 5.0
+
+    meter = Hanging()
+    with Sampler(meter, 200) as sampler:
+        mark = sampler.mark()
+        assert meter.hangs.wait(20)
+        reading = sampler.energy_since(mark)  # would wait for ever
+        meter.go_on.set()
+    assert reading.joules == pytest.approx(5.0 * reading.seconds)
+
+
 def test_an_observer_may_ask_for_the_energy_so_far() -> None:
     asked: list[float] = []
     clock = Clock()
