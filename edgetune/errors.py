@@ -5,6 +5,7 @@
     │   └── SelectionError         2   nothing or nothing known is selected
     ├── DataError                  3   data of the wrong shape, type or value
     ├── DeviceError                4   an unknown device, or a profile that is not sound
+    │   └── MeterError             4   a power sensor that is missing, unreadable or reads nonsense
     ├── BudgetError                5   no plan fits the budget
     ├── BundleError                6   a bundle that is missing, damaged, newer or inconsistent
     │   └── CheckpointError        6   the same of a checkpoint
@@ -49,6 +50,10 @@ class DeviceError(EdgetuneError):
     """An unknown device, or a profile that is not sound."""
 
     exit_code = 4
+
+
+class MeterError(DeviceError):
+    """A power sensor that is missing, cannot be read, or reads nonsense."""
 
 
 class BudgetError(EdgetuneError):
