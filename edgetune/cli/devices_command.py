@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetune.cli.output import add_json_option, print_json, table
 from edgetune.files.device_profiles import load_profile, profile_ids
-from edgetune.nouns.profile import OPERATOR_CLASSES, PEAK, DeviceProfile, Quantity
+from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, DeviceProfile, Quantity
 from edgetune.units import format_bytes
 
 
@@ -67,6 +67,7 @@ def _numbers(profile: DeviceProfile) -> Iterator[tuple[str, ...]]:
             (f"fp32 {name}", profile.flops_per_second.get(name))
             for name in (PEAK, *OPERATOR_CLASSES)
         ),
+        ("int8 products", profile.flops_per_second.get(INT8)),
     ]
     for name, number in named:
         if number is None:

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgetune.errors import nearest
-from edgetune.nouns.profile import OPERATOR_CLASSES, PEAK, Quantity
+from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, Quantity
 
 Table = Mapping[str, Any]
 
 FLOPS = "flops_per_second"
-FLOPS_KEYS = (*OPERATOR_CLASSES, PEAK)
+FLOPS_KEYS = (*OPERATOR_CLASSES, INT8, PEAK)
 UNITS = {
     "total_memory_bytes": "byte",
     "usable_memory_bytes": "byte",

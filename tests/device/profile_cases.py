@@ -73,7 +73,7 @@ BAD_FILES = [
         "matmul =",
         "matmuls =",
         "flops_per_second.matmuls: found an unknown key, expected one of convolution, depthwise, "
-        "matmul, elementwise, peak; the nearest names are matmul",
+        "matmul, elementwise, int8, peak; the nearest names are matmul",
         id="unknown operator class",
     ),
     pytest.param(

@@ -308,6 +308,8 @@ def test_a_command_that_cannot_be_started_is_an_error(command: list[str]) -> Non
 
 def test_the_model_is_idle_and_load_by_how_busy_the_cores_are(tmp_path: Path) -> None:
     profile = load_profile("raspberry-pi-5-8gb")
+    assert profile.idle_watts and profile.load_watts
+    idle, load = profile.idle_watts.value, profile.load_watts.value
     stat = write(tmp_path / "proc/stat", "cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 1 1 1")
     meter = ModelMeter(profile, tmp_path)
     for ticks, busy in (
@@ -318,7 +320,7 @@ def test_the_model_is_idle_and_load_by_how_busy_the_cores_are(tmp_path: Path) ->
         ("1200 0 100 1000 100", 0.25),  # counters that went back say nothing
     ):
         write(stat, f"cpu  {ticks} 0 0 0 0 0")
-        assert meter.watts() == pytest.approx(2.8 + (12.7 - 2.8) * busy)
+        assert meter.watts() == pytest.approx(idle + (load - idle) * busy)
     assert (meter.kind, meter.scope, meter.relative_error) == ("estimated", "wall", 0.3)
     assert "profile raspberry-pi-5-8gb" in meter.source
 
