@@ -1,8 +1,8 @@
 """Rows that many positions add to.
 
-onnxruntime's ScatterND adds to one row from several threads at once: of 100 sums of 4,096 terms, 1 to 4
-lost some (1.19.2, two and four threads). A run that happens to be right proves nothing, so what is
-looked at is the graph.
+onnxruntime's ScatterND adds to one row from several threads at once: of 100 sums of 4,096 terms, 1
+to 4 lost some (1.19.2, two and four threads). A run that happens to be right proves nothing, so
+what is looked at is the graph.
 """
 
 from __future__ import annotations

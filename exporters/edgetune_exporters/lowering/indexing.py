@@ -102,14 +102,15 @@ def _sum_by_row(
 
     count: how many leading axes of `base`, of shape `sizes`, name a row. By ScatterElements, which
     onnxruntime runs on one thread: its ScatterND adds to one row from several threads at once and
-    loses terms (1.19 to 1.32: other gradients at every run).
+    loses terms now and then (its issues 18048 and 23396).
     """
     rows, width = math.prod(sizes[:count]), math.prod(sizes[count:])
     positions = math.prod(found) // max(width, 1)
     strides = [math.prod(sizes[axis + 1 : count]) for axis in range(count)]
     flat = call.reshape(coordinates, [positions, count])
     if count > 1:
-        weighted = call.op("Mul", [flat, call.emitter.integers(strides)])
+        positive = call.op("Mod", [flat, call.emitter.integers(sizes[:count])])
+        weighted = call.op("Mul", [positive, call.emitter.integers(strides)])
         axes = call.emitter.integers([1])
         flat = call.op("ReduceSum", [weighted, axes], {"keepdims": 1})
     index = call.op("Expand", [flat, call.emitter.integers([positions, width])])
