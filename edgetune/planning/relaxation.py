@@ -112,6 +112,10 @@ class Relaxation:
         self._limits.append((limit, len(self._rows), scale))
         self._row(row, right)
 
+    def leave_out(self, candidates: int) -> None:
+        for i in members(candidates):
+            self._upper[i] = 0.0
+
     def expression(self, terms: Iterable[Term], scale: float) -> dict[int, float]:
         """The sum of `terms` in units of `scale`."""
         amounts: dict[int, float] = {}

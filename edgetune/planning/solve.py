@@ -19,6 +19,8 @@ from edgetune.planning.relaxation import SLACK, Fractional, Integral, Relaxation
 
 _EQUAL = 1e-9  # scores this close, relatively, are equal
 _ROUNDING = 1e-6  # what HiGHS may have rounded off a bound, relatively
+_RESOLVED = 1e-11
+_MAG = 1e3
 _CHECKS = 24  # exact checks spent on a start, on a cut, and on what holds the optimum back
 
 
@@ -85,6 +87,7 @@ class _Search:
             return Solution(0, 0.0, 0.0, 0.0, (), {}, 0, False)
         self._relax()
         self._best = self._rounded()
+        self._leave_out_negligible()
         while self._complete and not self._reached(self._gap):
             found = self._integral(Wanted(self._best, self._cuts), self._gap)
             self._bound = min(self._bound, found.bound * (1 + _ROUNDING))
@@ -184,6 +187,18 @@ class _Search:
                 position += 1
         return chosen
 
+    def _leave_out_negligible(self) -> None:
+        least = self._objective * 1e-12
+        together, dropped = 0.0, 0
+        for i in sorted(self._live, key=self._program.scores.__getitem__):
+            together += self._program.scores[i]
+            if together > least:
+                break
+            dropped |= 1 << i
+        self._live = [i for i in self._live if not dropped >> i & 1]
+        self._best &= ~dropped
+        self._relaxation.leave_out(dropped)
+
     def _break_ties(self) -> None:
         """Of all selections with the best score, find one of the least tie-break cost."""
         program, best = self._program, self._objective
@@ -192,25 +207,16 @@ class _Search:
             return
         row = self._relaxation.expression(program.tie_break, cost)
         included, excluded = self._settled(best)
-        # Mostly no other selection that costs no more scores as much, which is quickly proven.
-        chosen = members(self._best)
-        another: Row = dict.fromkeys(chosen, 1.0)
-        while True:
-            cuts = [*self._cuts, (row, 1.0), (another, len(chosen) - 1.0)]
-            found = self._integral(Wanted(0, cuts, None, included, excluded), 0.0)
-            if found.selected is None or found.bound < best * (1 - _EQUAL):
-                return
-            if self._keeps_all(found.selected):
-                break
-        scored = {i: -program.scores[i] / best for i in self._live}
-        floors: list[tuple[Row, float]] = [(scored, SLACK - 1)]
-        while self._complete:
-            wanted = Wanted(self._best, [*self._cuts, *floors], row, included, excluded)
+        tolerance = _EQUAL
+        while self._complete and tolerance > _RESOLVED:
+            scored = {i: -_MAG * program.scores[i] / best for i in self._live}
+            floor = (scored, -_MAG * (1 - tolerance))
+            wanted = Wanted(self._best, [*self._cuts, floor], row, included, excluded)
             selection = self._integral(wanted, 0.0).selected
             if selection is None:
                 return
             if program.score(selection) < best * (1 - _EQUAL):  # it only seemed to score enough
-                floors.append(({i: -1.0 for i in self._live if not selection >> i & 1}, -1.0))
+                tolerance /= 2
             elif self._keeps_all(selection):
                 self._best = min(self._best, selection, key=lambda s: total(program.tie_break, s))
                 return
