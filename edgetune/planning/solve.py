@@ -122,13 +122,16 @@ class Search:
             if known > self.objective * (1 + EQUAL):
                 cuts.append(self._relaxation.floor(known, EQUAL))
                 least = known * (1 - EQUAL)
-            found = self._integral(Wanted(self.selected, cuts), gap)
+            settled = self._settled(max(self.objective, known))
+            found = self._integral(Wanted(self.selected, cuts, None, *settled), gap)
             self._bound = min(self._bound, max(found.bound * (1 + _ROUNDING), least))
             if found.selected is not None and self._keeps_all(found.selected):
                 self.selected = max(self.selected, found.selected, key=self._program.score)
                 if found.complete:
                     self._bound = self._bound if gap else self.objective
                     break
+        if not (self._complete or self.selected):  # that nothing fits must be no matter of time
+            self.selected = self._rounded(2 * len(self._live))
         if self._reached(0.0):
             self._bound = self.objective
 
@@ -201,13 +204,13 @@ class Search:
         chosen = members(selection)
         self._cuts.append((dict.fromkeys(chosen, 1.0), len(chosen) - 1.0))
 
-    def _rounded(self) -> int:
+    def _rounded(self, checks: int = _CHECKS) -> int:
         """A selection near the relaxation's optimum, in runs of candidates that fit together."""
         values = self._relaxed.values if self._relaxed else [0.0] * len(self._program.scores)
         order = sorted(self._live, key=lambda i: (-values[i], -self._program.scores[i]))
         chosen, position = 0, 0
         run = max(1, sum(values[i] > 1 - _ROUNDING for i in order))
-        for _ in range(_CHECKS):
+        for _ in range(checks):
             more = chosen
             for i in order[position : position + run]:
                 if not more & self._rivals[i]:
