@@ -61,7 +61,8 @@ test-bundles: $(WORKSTATION)/.edgetune
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py
 
-acceptance: need-data setup  ## the figures of the README, on real data (EDGETUNE_DATA=folder)
+acceptance: need-data setup  ## planner against brute force; the README's figures (EDGETUNE_DATA=folder)
+	$(WORKSTATION)/bin/python -m tests.device.planned_cases --count 1000
 	EDGETUNE_DATA='$(EDGETUNE_DATA)' $(WORKSTATION)/bin/python benchmarks/acceptance.py
 
 need-data:
