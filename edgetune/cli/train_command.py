@@ -11,10 +11,13 @@ from edgetune.data.dataset import load_data
 from edgetune.errors import UsageError
 from edgetune.files.atomic import check_writable
 from edgetune.files.delta import write_delta
+from edgetune.runtime.feature_cache import FeatureCache
 from edgetune.runtime.learning_rate import SCHEDULES
 from edgetune.runtime.open_session import open_session
+from edgetune.runtime.portable_session import PortableSession
+from edgetune.runtime.session import TrainingSession
 from edgetune.runtime.trainer import Trainer, TrainerConfig, TrainingResult
-from edgetune.units import format_bytes, format_seconds
+from edgetune.units import format_bytes, format_seconds, parse_bytes
 
 
 def add_to(commands: Any) -> None:
@@ -70,6 +73,13 @@ def add_to(commands: Any) -> None:
         action="store_true",
         help="continue from the checkpoint, with the same other options",
     )
+    parser.add_argument(
+        "--feature-cache",
+        metavar="BYTES",
+        default="1GiB",
+        help="what the frozen part makes of each sample is kept in BUNDLE.features, up to so much "
+        "(default 1GiB; off keeps nothing): from the second epoch on only the trained part is run",
+    )
     parser.add_argument("--log", type=Path, help="append JSON lines to this file")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_json_option(parser)
@@ -109,6 +119,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     session = open_session(options.bundle)
     manifest = session.manifest
+    cache = _feature_cache(session, options)
     train = load_data(options.data, manifest.signature, manifest.loss)
     validation = (
         load_data(options.validation, manifest.signature, manifest.loss)
@@ -122,9 +133,28 @@ def _run(options: argparse.Namespace) -> None:
     write_delta(out, base, session.values(copy=False), session.digest, shares)
     if options.json:
         written = {"delta": str(out), "checkpoint": str(checkpoint)}
-        print_json({"result": result, "data_bytes": data_bytes, **written})
+        kept = {"features": cache.kept()} if cache else {}
+        print_json({"result": result, "data_bytes": data_bytes, **written, **kept})
     else:
         print(_describe(result, data_bytes, out, checkpoint))
+        if cache:
+            kept_samples, kept_bytes = cache.kept().samples, format_bytes(cache.kept().bytes)
+            print(f"features     of {kept_samples:,} samples are kept ({kept_bytes})")
+
+
+def _bound(option: str) -> int:
+    return 0 if option == "off" else parse_bytes(option)
+
+
+def _feature_cache(session: TrainingSession, options: argparse.Namespace) -> FeatureCache | None:
+    """The cache that `session` now reads: none where there is no prefix, or nothing comes again."""
+    folder, bound = beside(options.bundle, ".features"), _bound(options.feature_cache)
+    again = options.epochs > 1 or folder.is_dir()
+    if not (isinstance(session, PortableSession) and session.manifest.features and bound and again):
+        return None
+    cache = session.feature_cache(folder, bound)
+    session.keep_features(cache)
+    return cache
 
 
 def _describe(result: TrainingResult, data_bytes: int, out: Path, checkpoint: Path) -> str:
