@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from edgetune_exporters.lowering.call import Call, meta_of
 from edgetune_exporters.lowering.shapes import expand, transpose
 
 Lowering = Callable[[Call], Any]
+
+_ZEROS = (torch.ops.aten.zeros.default, torch.ops.aten.zeros_like.default)
+_FULL = (torch.ops.aten.full.default, torch.ops.aten.full_like.default)
 
 
 def _embedding(call: Call) -> str:
@@ -80,9 +84,45 @@ def _index_put(call: Call) -> str:
         values = transpose(call, values, order)
         found = [found[axis] for axis in order]
     values = expand(call, values, found, [*shape, *rest])
-    attributes = {"reduction": "add"} if call.arg(3, False) else {}
-    result = call.op("ScatterND", [base, coordinates, values], attributes)
+    if call.arg(3, False):
+        sizes = [call.meta(0).shape[axis] for axis in axes]
+        places = _place_numbers(call, coordinates, sizes, prod(shape))
+        values = _summed_by_place(call, places, values, shape, rest)
+        if not _is_zero(call.arg(0)):
+            values = call.op("Add", [call.op("GatherND", [base, coordinates]), values])
+    result = call.op("ScatterND", [base, coordinates, values])
     return transpose(call, result, [int(axis) for axis in np.argsort(front)])
+
+
+def _place_numbers(call: Call, coordinates: str, sizes: Sequence[int], count: int) -> str:
+    """One number per index tuple: equal where the tuples, negative ones too, are."""
+    strides = [prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
+    places = call.op("Mod", [coordinates, call.emitter.integers(sizes)])
+    if len(sizes) > 1:
+        places = call.op("Mul", [places, call.emitter.integers(strides)])
+        axes = call.emitter.integers([-1])
+        places = call.op("ReduceSum", [places, axes], {"keepdims": 0})
+    return call.reshape(places, [count])
+
+
+def _summed_by_place(
+    call: Call, places: str, values: str, shape: Sequence[int], rest: Sequence[int]
+) -> str:
+    """At every position of `shape` the sum of all `values` that go to the same place as its own.
+
+    So it does not matter which of them is written there last. ScatterND could add them up itself,
+    but onnxruntime does so on several threads without a lock: where indices repeat, as token ids
+    do, terms are lost now and then (onnxruntime's issues 18048 and 23396; seen with 1.32).
+    """
+    count, dtype = prod(shape), call.result.dtype
+    columns, rows = (call.reshape(places, size) for size in ([count, 1], [1, count]))
+    same = call.cast(call.op("Equal", [columns, rows]), torch.bool, dtype)
+    flat = call.reshape(values, [count, prod(rest)])
+    return call.reshape(call.op("MatMul", [same, flat]), [*shape, *rest])
+
+
+def _is_zero(base: fx.Node) -> bool:
+    return base.target in _ZEROS or (base.target in _FULL and bool(base.args[1] == 0))
 
 
 def _scatter(reduction: str | None) -> Lowering:

@@ -123,13 +123,12 @@ class _Slicer:
         return self._gathered(found, Share(share.axis, repeated), reader)
 
     def _rows(self, index: int, share: Share) -> str | None:
-        """Rows of a sum by row: what belongs to others goes to one more row, which is dropped."""
+        """Some rows of what is written by row: others' go to one more row, which is dropped."""
         node = self._nodes[index]
         base, rows, terms = node.input
         element_type, shape = self.added.types[base]
         index_type, index_shape = self.added.types[rows]
-        is_sum = _attributes(node).get("reduction") == b"add" and self._is_zero(base)
-        if not is_sum or share.axis != 0 or index_shape[-1] != 1:
+        if not self._is_zero(base) or share.axis != 0 or index_shape[-1] != 1:
             return None
         count = len(share.indices)
         place = np.full(shape[0], count, np.int64)
@@ -141,7 +140,7 @@ class _Slicer:
         inputs = [self.added.integers(more)]
         zeros = self._add(index, "ConstantOfShape", inputs, {"value": zero}, element_type, more)
         inputs = [zeros, places, terms]
-        total = self._add(index, "ScatterND", inputs, {"reduction": "add"}, element_type, more)
+        total = self._add(index, "ScatterND", inputs, {}, element_type, more)
         inputs = [total, *(self.added.integers([value]) for value in (0, count, 0))]
         return self._add(index, "Slice", inputs, {}, element_type, share.shape(shape))
 
