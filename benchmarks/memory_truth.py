@@ -80,7 +80,9 @@ def make_bundles(folder: Path, models: tuple[str, ...]) -> Iterator[Planned]:
             least, most = _range(first)
             for fraction in FRACTIONS:
                 bound = int(least + fraction * (most - least))
-                within = replace(request, budget=Budget(memory_bytes=bound), gap=0.02)
+                within = replace(
+                    request, budget=Budget(memory_bytes=bound), gap=0.02, time_limit_seconds=10
+                )
                 try:
                     planned = plan_for(variants, importance, within)
                 except BudgetError as error:

@@ -10,7 +10,7 @@ from edgetune.cli.output import add_json_option, print_json
 from edgetune.data.dataset import load_data
 from edgetune.errors import UsageError
 from edgetune.files.atomic import check_writable
-from edgetune.files.delta import write_delta
+from edgetune.files.delta import fingerprints, write_changes
 from edgetune.runtime.feature_cache import FeatureCache
 from edgetune.runtime.learning_rate import SCHEDULES
 from edgetune.runtime.open_session import open_session
@@ -127,10 +127,10 @@ def _run(options: argparse.Namespace) -> None:
         else None
     )
     data_bytes = train.bytes + (validation.bytes if validation else 0)
+    # Of the values before the training only digests are kept, so that none is held twice.
+    base, shares = fingerprints(session.values(copy=False)), manifest.plan.selection.shares
     result = Trainer(session, config).fit(train, validation, resume=options.resume)
-    # The values before the training are read again, so that no copy of them is held during it.
-    base, shares = open_session(options.bundle).values(), manifest.plan.selection.shares
-    write_delta(out, base, session.values(copy=False), session.digest, shares)
+    write_changes(out, base, session.values(copy=False), session.digest, shares)
     if options.json:
         written = {"delta": str(out), "checkpoint": str(checkpoint)}
         kept = {"features": cache.kept()} if cache else {}

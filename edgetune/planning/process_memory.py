@@ -27,5 +27,5 @@ SHARE_TEMPORARIES = 5.25
 # Loading the prefix rearranges one convolution's weight after the other, through so many copies.
 LOADING_COPIES = 3
 
-# Copies of the values of shares that a checkpoint or a delta makes.
+# Copies of the values of shares that writing a checkpoint or a delta makes.
 SAVED_COPIES = 1

@@ -84,9 +84,11 @@ class StepCosts:
         return [(self.state_bytes(i), 1 << i) for i in range(len(self._sizes))]
 
     def checkpoint_bytes(self, candidate: int) -> float:
-        """What writing checkpoints and the delta holds besides: the initial values, read again."""
-        whole = self.graph.tensor_bytes[self.graph.candidates[candidate].parameter]
-        return SAVED_COPIES * self._sizes[candidate] + whole
+        """What writing checkpoints and the delta holds besides: whole tensors are written in place,
+        shares are taken out of theirs.
+        """
+        whole = self.graph.candidates[candidate].share is None
+        return 0 if whole else SAVED_COPIES * self._sizes[candidate]
 
     def update_bytes(self, candidate: int) -> float:
         """Temporaries of the update graph; it updates one tensor after the other."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from edgetune.errors import (
     BundleError,
@@ -18,6 +17,7 @@ from edgetune.errors import (
     UsageError,
     raise_all,
 )
+from edgetune.files.safetensors_stream import read_file
 from edgetune.nouns.bundle_names import (
     ACCUMULATED,
     EVALUATE,
@@ -319,8 +319,8 @@ def _load_graph(onnxruntime: Any, path: Path) -> Any:
 def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:
     path = folder / STATE
     try:
-        found = load_file(path)
-    except Exception as error:  # safetensors raises its own type, or an OSError
+        found = read_file(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise BundleError(f"cannot read {path}: {error}; copy the bundle again") from error
     names: Iterable[str] = manifest.plan.selection.trainable
     missing = [f"{name} is missing" for name in names if name not in found]
@@ -331,7 +331,7 @@ def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:
         for problem in share_problems(name, share, found[name].shape)
     ]
     raise_all(BundleError, f"{path} does not fit the manifest", [*missing, *misfits])
-    return {name: np.ascontiguousarray(found[name]) for name in names}
+    return {name: found[name] for name in names}
 
 
 def _read_only(array: Array) -> Array:
