@@ -1,0 +1,34 @@
+"""Time: ends the run before the step that would not end in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgetune.guards.guard import BudgetName, Moment, Stop
+from edgetune.units import format_seconds
+
+
+@dataclass(frozen=True)
+class TimeGuard:
+    """Stops when the mean step, validation and pauses included, does not fit before
+    `limit_seconds` of this call of `fit`.
+
+    planned_seconds: of one step, which is believed until one is done; None is unknown.
+    """
+
+    limit_seconds: float
+    planned_seconds: float | None = None
+    budget: BudgetName = "time"
+    every_seconds: float = 0.0
+
+    def check(self, moment: Moment) -> Stop | None:
+        """Stop, or None."""
+        step = moment.seconds / moment.steps if moment.steps else self.planned_seconds or 0.0
+        needs = step if moment.begins_step else 0.0
+        if moment.seconds + needs <= self.limit_seconds:
+            return None
+        reason = (
+            f"{format_seconds(moment.seconds)} of {format_seconds(self.limit_seconds)} are over, and "
+            f"a step takes {format_seconds(step)}; continue with --resume and a new --seconds"
+        )
+        return Stop("time", moment.seconds, self.limit_seconds, "s", reason, step)

@@ -1,0 +1,41 @@
+"""Energy: ends the run before the step that would exceed what it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgetune.guards.guard import BudgetName, Moment, Stop
+from edgetune.nouns.energy import EnergyReading
+from edgetune.units import format_joules
+
+
+@dataclass(frozen=True)
+class EnergyGuard:
+    """Stops when `limit_joules` would not last for one more step.
+
+    used: the energy since this call of `fit` began, validation and pauses included.
+    planned_joules: of one step, which is believed until one is done; None is unknown.
+    A sensor that is lost is no reason to stop: the reading guesses, and its bound says so.
+    """
+
+    limit_joules: float
+    used: Callable[[], EnergyReading]
+    planned_joules: float | None = None
+    budget: BudgetName = "energy"
+    every_seconds: float = 0.0
+
+    def check(self, moment: Moment) -> Stop | None:
+        """Stop, or None."""
+        reading = self.used()
+        step = reading.joules / moment.steps if moment.steps else self.planned_joules or 0.0
+        needs = step if moment.begins_step else 0.0  # what is begun is ended, if it can be
+        if reading.joules + needs <= self.limit_joules:
+            return None
+        reason = (
+            f"{format_joules(reading.joules)} of {format_joules(self.limit_joules)} are used, and a "
+            f"step takes {format_joules(step)} ({reading.kind}, {reading.scope}, "
+            f"+- {format_joules(reading.error_bound_joules)}: {reading.source}); continue with "
+            "--resume and a new --energy"
+        )
+        return Stop("energy", reading.joules, self.limit_joules, "J", reason, step)

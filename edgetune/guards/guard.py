@@ -1,0 +1,81 @@
+"""What a guard is: a rule that is asked before each piece of work whether a budget allows it.
+
+A guard decides nothing but that. The trainer, which knows this file and `Watch` alone, does what the
+answer says: waits, or ends the run with a checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+BudgetName = Literal["memory", "energy", "time", "temperature", "power", "battery"]
+
+STOP_EXIT_CODES: dict[BudgetName, int] = {
+    "memory": 20,
+    "energy": 21,
+    "time": 22,
+    "temperature": 23,
+    "power": 24,
+    "battery": 25,
+}
+"""What the command line returns for a run that a budget stopped; docs/commands.md lists them."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run is when a guard is asked: between two pieces of work, each a micro-batch or an
+    update.
+
+    seconds: since this call of `fit` began, pauses included.
+    steps: whole steps that this call has done.
+    begins_step: whether what comes next is the first piece of a step.
+    paused_by: the budget that the run is being paused for, None while it works.
+    paused_seconds: how long that pause is already.
+    """
+
+    seconds: float
+    steps: int
+    begins_step: bool
+    paused_by: BudgetName | None = None
+    paused_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Do nothing for `seconds`, then ask again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the run, with a checkpoint; a smaller micro-batch may do instead where it is memory.
+
+    budget: which one. measured, allowed: where it stands and where it ends, in `unit`; measured is None
+        where it cannot be read any more.
+    needs: what the next step was expected to add to `measured`; None where nothing is foreseen.
+    reason: all of that as a sentence, with what to do.
+    """
+
+    budget: BudgetName
+    measured: float | None
+    allowed: float
+    unit: str
+    reason: str
+    needs: float | None = None
+
+
+class Guard(Protocol):
+    """One rule. Frozen: what changes is in the meters and files that it reads, and in `Moment`."""
+
+    @property
+    def budget(self) -> BudgetName:
+        """What it holds."""
+
+    @property
+    def every_seconds(self) -> float:
+        """How often it is worth asking; 0 is before every piece of work."""
+
+    def check(self, moment: Moment) -> Stop | Pause | None:
+        """None when the next piece of work may begin. Never raises."""
