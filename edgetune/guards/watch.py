@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edgetune.guards.guard import BudgetName, Guard, Moment, Pause, Stop
+from edgetune.nouns.energy import EnergyReading
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 """During a pause, how often it is seen that somebody wants the run to end."""
@@ -14,7 +15,8 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 class Watch:
     """The guards of a run. One that is for ever content without any.
 
-    clock: seconds that never go back. sleep: waits for so many seconds.
+    clock: seconds that never go back. sleep: waits for so many seconds. energy: what the run has
+    used so far, None without a meter.
     """
 
     def __init__(
@@ -22,7 +24,9 @@ class Watch:
         guards: Sequence[Guard] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        energy: Callable[[], EnergyReading] | None = None,
     ) -> None:
+        self.energy = energy
         self.paused_seconds: dict[BudgetName, float] = {}
         """How long the run has been paused so far, by the budget that it was paused for."""
         self.cut_short = False
