@@ -40,8 +40,8 @@ def open_batteries(root: Path = Path("/")) -> Batteries:
     batteries = Batteries(tuple(folders))
     if not folders or batteries.percent() is None:
         raise DeviceError(
-            f"a battery floor cannot be held: no battery in {root / 'sys/class/power_supply'} tells "
-            "its capacity; leave --battery-floor out"
+            f"a battery floor cannot be held: no battery in {root / 'sys/class/power_supply'} "
+            "tells its capacity; leave --battery-floor out"
         )
     return batteries
 
@@ -61,14 +61,14 @@ class BatteryGuard:
         floor = format_percent(self.floor_percent)
         if percent is None:
             reason = (
-                f"the battery cannot be read any more, so nobody knows whether it is above {floor}; "
-                "look at /sys/class/power_supply, then continue with --resume"
+                "the battery cannot be read any more, so nobody knows whether it is above "
+                f"{floor}; look at /sys/class/power_supply, then continue with --resume"
             )
             return Stop("battery", None, self.floor_percent, "%", reason)
         if percent >= self.floor_percent or not self.batteries.drains():
             return None
         reason = (
-            f"{format_percent(percent)} are left, and {floor} shall remain; charge it, then continue "
-            "with --resume"
+            f"{format_percent(percent)} are left, and {floor} shall remain; charge it, then "
+            "continue with --resume"
         )
         return Stop("battery", percent, self.floor_percent, "%", reason)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-_UNLIMITED = 2**60
-"""Version 1 shows the largest number of whole pages, version 2 the word `max`."""
+_UNLIMITED = 2**60  # version 1 shows the largest number of whole pages
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,19 @@ class MemoryCgroup:
 
     def limit_bytes(self) -> int | None:
         """None where it is unlimited, or does not tell."""
-        text = _read(self.folder / self.limit).strip()
-        limit = int(text) if text.isdigit() else _UNLIMITED
-        return limit if limit < _UNLIMITED else None
+        limit = _number(f"{self.folder}/{self.limit}")
+        return limit if limit is not None and limit < _UNLIMITED else None
 
     def used_bytes(self) -> int | None:
         """What is charged to it and to the groups in it, cached pages included."""
-        text = _read(self.folder / self.usage).strip()
-        return int(text) if text.isdigit() else None
+        return _number(f"{self.folder}/{self.usage}")
 
     def reclaimable_bytes(self) -> int:
         """Cached pages that the kernel drops before it kills: the inactive ones, and of the active
         ones as many as no process has mapped.
         """
-        stat = dict(re.findall(r"^(\w+) (\d+)$", _read(self.folder / "memory.stat"), re.MULTILINE))
+        text = read_small(f"{self.folder}/memory.stat")
+        stat = dict(re.findall(r"^(\w+) (\d+)$", text, re.MULTILINE))
         inactive, active, mapped = (int(stat.get(key, 0)) for key in self.cached)
         return inactive + max(active - mapped, 0)
 
@@ -48,8 +47,8 @@ def memory_cgroups(root: Path = Path("/")) -> tuple[MemoryCgroup, ...]:
     root: above /proc and /sys. A mount shows a part of the hierarchy: in a container that is mostly
     the container's own group, named `/`.
     """
-    paths = _paths(_read(root / "proc/self/cgroup"))
-    for version, mount_root, mount_point in _mounts(_read(root / "proc/self/mountinfo")):
+    paths = _paths(read_small(f"{root}/proc/self/cgroup"))
+    for version, mount_root, mount_point in _mounts(read_small(f"{root}/proc/self/mountinfo")):
         if version in paths:
             top = root / mount_point.lstrip("/")
             own = _below(top, PurePosixPath(paths[version]), PurePosixPath(mount_root))
@@ -113,8 +112,27 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
 
 
-def _read(path: Path) -> str:
+def read_small(path: str) -> str:
+    """The text of a file of the kernel's, empty where it cannot be read.
+
+    Before every micro-batch several are read: a path object and a buffered file, each time, would
+    cost several times as much.
+    """
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        parts = []
+        while part := os.read(descriptor, 2**16):
+            parts.append(part)
+        return b"".join(parts).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _number(path: str) -> int | None:
+    text = read_small(path).strip()
+    return int(text) if text.isdigit() else None  # else it is not there, or says `max`

@@ -24,11 +24,12 @@ class TimeGuard:
     def check(self, moment: Moment) -> Stop | None:
         """Stop, or None."""
         step = moment.seconds / moment.steps if moment.steps else self.planned_seconds or 0.0
-        needs = step if moment.begins_step else 0.0
+        piece = moment.seconds / moment.pieces if moment.pieces else 0.0
+        needs = step if moment.begins_step else piece
         if moment.seconds + needs <= self.limit_seconds:
             return None
         reason = (
-            f"{format_seconds(moment.seconds)} of {format_seconds(self.limit_seconds)} are over, and "
-            f"a step takes {format_seconds(step)}; continue with --resume and a new --seconds"
+            f"{format_seconds(moment.seconds)} of {format_seconds(self.limit_seconds)} are over, "
+            f"and what comes next takes {format_seconds(needs)}; continue with --resume and a new --seconds"
         )
-        return Stop("time", moment.seconds, self.limit_seconds, "s", reason, step)
+        return Stop("time", moment.seconds, self.limit_seconds, "s", reason, needs)

@@ -12,7 +12,7 @@ from edgetune.units import format_joules
 
 @dataclass(frozen=True)
 class EnergyGuard:
-    """Stops when `limit_joules` would not last for one more step.
+    """Stops when `limit_joules` would not last for one more step, or what is left of this one.
 
     used: the energy since this call of `fit` began, validation and pauses included.
     planned_joules: of one step, which is believed until one is done; None is unknown.
@@ -29,13 +29,14 @@ class EnergyGuard:
         """Stop, or None."""
         reading = self.used()
         step = reading.joules / moment.steps if moment.steps else self.planned_joules or 0.0
-        needs = step if moment.begins_step else 0.0  # what is begun is ended, if it can be
+        piece = reading.joules / moment.pieces if moment.pieces else 0.0
+        needs = step if moment.begins_step else piece
         if reading.joules + needs <= self.limit_joules:
             return None
         reason = (
-            f"{format_joules(reading.joules)} of {format_joules(self.limit_joules)} are used, and a "
-            f"step takes {format_joules(step)} ({reading.kind}, {reading.scope}, "
+            f"{format_joules(reading.joules)} of {format_joules(self.limit_joules)} are used, and "
+            f"what comes next takes {format_joules(needs)} ({reading.kind}, {reading.scope}, "
             f"+- {format_joules(reading.error_bound_joules)}: {reading.source}); continue with "
             "--resume and a new --energy"
         )
-        return Stop("energy", reading.joules, self.limit_joules, "J", reason, step)
+        return Stop("energy", reading.joules, self.limit_joules, "J", reason, needs)

@@ -1,7 +1,7 @@
 """What a guard is: a rule that is asked before each piece of work whether a budget allows it.
 
-A guard decides nothing but that. The trainer, which knows this file and `Watch` alone, does what the
-answer says: waits, or ends the run with a checkpoint.
+The trainer, which knows this file and `Watch` alone, does what the answer says: waits, or ends the
+run with a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ STOP_EXIT_CODES: dict[BudgetName, int] = {
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run is when a guard is asked: between two pieces of work, each a micro-batch or an
-    update.
+    """Where a run is when a guard is asked: before a piece of work, a micro-batch or an update.
 
     seconds: since this call of `fit` began, pauses included.
-    steps: whole steps that this call has done.
+    steps, pieces: whole steps, and pieces of work, that this call has done.
     begins_step: whether what comes next is the first piece of a step.
     paused_by: the budget that the run is being paused for, None while it works.
     paused_seconds: how long that pause is already.
@@ -36,6 +35,7 @@ class Moment:
 
     seconds: float
     steps: int
+    pieces: int
     begins_step: bool
     paused_by: BudgetName | None = None
     paused_seconds: float = 0.0
@@ -52,9 +52,9 @@ class Pause:
 class Stop:
     """End the run, with a checkpoint; a smaller micro-batch may do instead where it is memory.
 
-    budget: which one. measured, allowed: where it stands and where it ends, in `unit`; measured is None
-        where it cannot be read any more.
-    needs: what the next step was expected to add to `measured`; None where nothing is foreseen.
+    budget: which one. measured, allowed: where it stands and where it ends, in `unit`; measured is
+        None where it cannot be read any more.
+    needs: what comes next was expected to add so much; None where nothing is foreseen.
     reason: all of that as a sentence, with what to do.
     """
 

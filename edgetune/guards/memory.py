@@ -59,7 +59,7 @@ class MemoryGuard:
     has left.
 
     limit_bytes: resident memory that the process may hold; None leaves that to the system.
-    limit_from: who says so. checkpoint_bytes: what writing a checkpoint takes: that much stays free.
+    limit_from: who says so. checkpoint_bytes: what writing a checkpoint takes, which stays free.
     advice: what could make it fit.
     """
 
@@ -91,7 +91,7 @@ class MemoryGuard:
     def _stop(self, room: Room, more: int, basis: str, limit_from: str) -> Stop:
         reason = (
             f"{room.where} holds {format_bytes(room.used_bytes)}, and the next step would take "
-            f"{format_bytes(more)} more, {basis}: that is too near to the limit of "
-            f"{format_bytes(room.limit_bytes)}{limit_from}{self.advice}"
+            f"{format_bytes(more)} more, {basis}; the limit is {format_bytes(room.limit_bytes)}"
+            f"{limit_from}{self.advice}"
         )
         return Stop("memory", room.used_bytes, room.limit_bytes, "B", reason, more)

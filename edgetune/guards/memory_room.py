@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetune.guards.cgroups import MemoryCgroup, memory_cgroups
+from edgetune.guards.cgroups import MemoryCgroup, memory_cgroups, read_small
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,11 @@ class MemoryFiles:
 
     def process(self) -> ProcessMemory | None:
         """None where the system does not tell (not Linux)."""
-        try:
-            pages = int((self.root / "proc/self/statm").read_text().split()[1])
-            status = (self.root / "proc/self/status").read_text()
-        except (OSError, ValueError, IndexError):
+        pages = read_small(f"{self.root}/proc/self/statm").split()
+        if len(pages) < 2:
             return None
-        resident = pages * os.sysconf("SC_PAGE_SIZE")
-        highest = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
-        peak = int(highest.group(1)) * 1024 if highest else resident
+        resident = int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
+        peak = _kib(read_small(f"{self.root}/proc/self/status"), "VmHWM") or 0
         return ProcessMemory(resident, max(resident, peak))  # the kernel adds up now and then
 
     def tight(self, needed_bytes: int) -> Room | None:
@@ -69,17 +65,19 @@ class MemoryFiles:
 
     def _of_machine(self) -> Room | None:
         """Where no memory controller is on, as on Raspberry Pi OS, this is what kills."""
-        try:
-            text = (self.root / "proc/meminfo").read_text()
-        except OSError:
+        text = read_small(f"{self.root}/proc/meminfo")
+        total, available = _kib(text, "MemTotal"), _kib(text, "MemAvailable")
+        if total is None or available is None:
             return None
-        kib = dict(re.findall(r"^(MemTotal|MemAvailable):\s*(\d+) kB", text, re.MULTILINE))
-        if len(kib) < 2:
-            return None
-        total, available = int(kib["MemTotal"]) * 1024, int(kib["MemAvailable"]) * 1024
         return Room("the machine", total, total - available)
 
 
 def memory_files(root: Path = Path("/")) -> MemoryFiles:
     """Those of this process."""
     return MemoryFiles(root, memory_cgroups(root))
+
+
+def _kib(text: str, name: str) -> int | None:
+    """The value in bytes of a line `name: 123 kB`, as /proc has them."""
+    _, found, rest = text.partition(f"{name}:")
+    return int(rest.split(maxsplit=1)[0]) * 1024 if found else None

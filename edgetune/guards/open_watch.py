@@ -37,7 +37,7 @@ def open_watch(
 ) -> Iterator[Watch]:
     """A watch that holds `limits`; within the block `meter`, if there is one, is sampled.
 
-    Memory is always guarded: without a budget of its own it ends where a cgroup or the machine ends.
+    Memory is always guarded: without a budget of its own by what a cgroup or the machine has.
 
     manifest: that of the session as it is now. data_bytes: the data sets that the process holds.
     root: above /proc and /sys. clock, sleep: as of `Watch`.

@@ -49,8 +49,8 @@ def open_thermometer(root: Path = Path("/")) -> Thermometer:
         if thermometer.celsius() is not None:
             return thermometer
     raise DeviceError(
-        f"a temperature cannot be held: no thermal zone in {root / 'sys/class/thermal'} can be read; "
-        "leave --temperature out"
+        f"a temperature cannot be held: no thermal zone in {root / 'sys/class/thermal'} can be "
+        "read; leave --temperature out"
     )
 
 

@@ -35,11 +35,12 @@ class Watch:
         self._clock, self._sleep = clock, sleep
         self._started = clock()
         self._asked: dict[int, float] = {}
+        self._pieces = -1
 
     def start(self) -> None:
         """The run begins now."""
         self._started = self._clock()
-        self.paused_seconds, self._asked, self.cut_short = {}, {}, False
+        self.paused_seconds, self._asked, self.cut_short, self._pieces = {}, {}, False, -1
 
     def check(
         self, steps: int, begins_step: bool, interrupted: Callable[[], bool] = lambda: False
@@ -51,9 +52,17 @@ class Watch:
         paused_by: BudgetName | None = None
         since = self._clock()
         self.cut_short = False
+        self._pieces += 1
         while True:
             now = self._clock()
-            moment = Moment(now - self._started, steps, begins_step, paused_by, now - since)
+            moment = Moment(
+                seconds=now - self._started,
+                steps=steps,
+                pieces=self._pieces,
+                begins_step=begins_step,
+                paused_by=paused_by,
+                paused_seconds=now - since,
+            )
             pausing: tuple[BudgetName, Pause] | None = None
             for place, guard in enumerate(self._guards):
                 if not self._is_due(place, guard, now, paused_by):

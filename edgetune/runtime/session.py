@@ -72,8 +72,8 @@ class TrainingSession(Protocol):
     def smaller(self) -> bool:
         """Go over to the next smaller micro-batch that the bundle carries, gradients forgotten.
 
-        False where there is none. `manifest.plan.micro_batch` and `.cost` are the smaller one's from
-        then on.
+        False where there is none. `manifest.plan.micro_batch` and `.cost` are then the smaller
+        one's.
         """
 
     def evaluate(self, batch: MicroBatch) -> MicroResult:

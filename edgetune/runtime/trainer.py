@@ -34,7 +34,7 @@ __all__ = ["Trainer", "TrainerConfig", "TrainingResult", "Evaluation", "evaluate
 _STEPS_TIMED = 4096
 
 
-class _Stopped(Exception):
+class _Stopped(Exception):  # noqa: N818 - no error, an outcome
     """A budget ends the run; never leaves this file."""
 
     def __init__(self, stop: Stop) -> None:

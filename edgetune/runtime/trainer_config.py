@@ -23,8 +23,8 @@ class TrainerConfig:
     clip_norm: largest global L2 norm of the gradients, None does not clip.
     patience: stop after so many epochs without a better validation `monitor` ("loss" or
         "accuracy"), None never stops. restore_best: with patience, end with the values of the
-        best epoch. keep_best: hold those also without patience, for a run that a budget stops, which
-        then ends with them; one that comes to its own end is not changed by it.
+        best epoch. keep_best: hold those also without patience, for a run that a budget stops,
+        which then ends with them; one that comes to its own end is not changed by it.
     checkpoint_path: written after every epoch, and every checkpoint_every_steps updates if given.
     log_path: JSON lines are appended to it. progress: a bar on stderr, if that is a terminal.
     """

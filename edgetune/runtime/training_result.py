@@ -13,7 +13,7 @@ from edgetune.guards.guard import BudgetName, Stop
 class TrainingResult:
     """What a run came to, with what it did before it was resumed.
 
-    epochs, steps: done. train_loss, validation_loss: of the last epoch, None before one is complete.
+    epochs, steps: done. train_loss, validation_loss: of the last epoch, None before one is done.
     best_epoch: from 0, the best on validation data, None without. peak_bytes: peak resident memory
     of the process, None where the system does not tell. median_step_seconds: of this call's last
     steps without pauses, None when it had nothing left to do.
