@@ -30,6 +30,7 @@ class TimeGuard:
             return None
         reason = (
             f"{format_seconds(moment.seconds)} of {format_seconds(self.limit_seconds)} are over, "
-            f"and what comes next takes {format_seconds(needs)}; continue with --resume and a new --seconds"
+            f"and what comes next takes {format_seconds(needs)}; continue with --resume and a "
+            "new --seconds"
         )
         return Stop("time", moment.seconds, self.limit_seconds, "s", reason, needs)
