@@ -223,7 +223,9 @@ def _print(job: Job, folder: Path, runs: int) -> int:
         control = is_killed_unguarded(job, limit)
         killed += control
         without = "killed" if control else "survives"
-        print(f"limit {limit / MIB:5.1f} MiB: {problem or 'clean'}; unguarded {without}", flush=True)
+        print(
+            f"limit {limit / MIB:5.1f} MiB: {problem or 'clean'}; unguarded {without}", flush=True
+        )
     for run in range(runs):
         out = folder / f"shared-{run}"
         problem = beside_a_neighbour(job, out, most + 64 * MIB)

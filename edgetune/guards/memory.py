@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgetune.guards.guard import BudgetName, Moment, Stop
-from edgetune.guards.memory_room import MemoryFiles, ProcessMemory, Room
+from edgetune.guards.memory_room import MemoryFiles, Neighbours, ProcessMemory, Room
 from edgetune.units import format_bytes
 
 MARGIN_BYTES = 4 * 2**20
@@ -69,6 +69,7 @@ class MemoryGuard:
     limit_from: str = ""
     checkpoint_bytes: int = 2**20
     advice: str = ""
+    neighbours: Neighbours = field(default_factory=Neighbours)
     budget: BudgetName = "memory"
     every_seconds: float = 0.0
 
@@ -85,8 +86,17 @@ class MemoryGuard:
             return self._stop(room, more, basis, f" ({self.limit_from})")
         # What was predicted has its margin in it.
         needed = max(more + (MARGIN_BYTES if measured else 0), self.checkpoint_bytes + MARGIN_BYTES)
-        tight = self.files.tight(needed)
-        return None if tight is None else self._stop(tight, more, basis, "")
+        narrow: tuple[int, Room, int] | None = None
+        for room in self.files.rooms():
+            growth = self.neighbours.growth_bytes(room, now.resident_bytes)
+            short = needed + growth - room.free_bytes
+            if short > 0 and (narrow is None or short > narrow[0]):
+                narrow = short, room, growth
+        if narrow is None:
+            return None
+        _, room, growth = narrow
+        others = f", while others grow by {format_bytes(growth)}" if growth else ""
+        return self._stop(room, more, f"{basis}{others}", "")
 
     def _stop(self, room: Room, more: int, basis: str, limit_from: str) -> Stop:
         reason = (

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.guards.cgroups import MemoryCgroup, memory_cgroups, read_small
+
+_LOOKS = 4
+"""So many that a whole step is among them: pieces take unequal time."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,10 @@ class MemoryFiles:
         peak = _kib(read_small(f"{self.root}/proc/self/status"), "VmHWM") or 0
         return ProcessMemory(resident, max(resident, peak))  # the kernel adds up now and then
 
-    def tight(self, needed_bytes: int) -> Room | None:
-        """The room that is the smallest, if it has less than `needed_bytes`."""
-        rooms = [*(self._of_group(g, needed_bytes) for g in self.groups), self._of_machine()]
-        narrow = [room for room in rooms if room is not None and room.free_bytes < needed_bytes]
-        return min(narrow, key=lambda room: room.free_bytes, default=None)
-
-    def _of_group(self, group: MemoryCgroup, needed_bytes: int) -> Room | None:
-        limit = group.limit_bytes()
-        used = group.used_bytes() if limit is not None else None
-        if limit is None or used is None:
-            return None
-        if limit - used < needed_bytes:  # memory.stat is slow to read, and seldom needed
-            used = max(used - group.reclaimable_bytes(), 0)
-        return Room(f"the cgroup {group.name}", limit, used)
+    def rooms(self) -> list[Room]:
+        """Of every cgroup that has a limit, and of the machine."""
+        rooms = [*(_of_group(group) for group in self.groups), self._of_machine()]
+        return [room for room in rooms if room is not None]
 
     def _of_machine(self) -> Room | None:
         """Where no memory controller is on, as on Raspberry Pi OS, this is what kills."""
@@ -70,6 +64,34 @@ class MemoryFiles:
         if total is None or available is None:
             return None
         return Room("the machine", total, total - available)
+
+
+class Neighbours:
+    """By how much those who share a room may grow while this process works on one piece.
+
+    As much as they did between two of the last few looks: then the piece ends before they have
+    filled the room, unless they grow faster than ever.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self._growths: dict[str, deque[int]] = {}
+
+    def growth_bytes(self, room: Room, resident_bytes: int) -> int:
+        """Look at what others hold in `room`, when this process holds `resident_bytes`."""
+        held = room.used_bytes - resident_bytes
+        growths = self._growths.setdefault(room.where, deque([0], maxlen=_LOOKS))
+        growths.append(max(held - self._held.get(room.where, held), 0))
+        self._held[room.where] = held
+        return max(growths)
+
+
+def _of_group(group: MemoryCgroup) -> Room | None:
+    limit = group.limit_bytes()
+    used = group.used_bytes() if limit is not None else None
+    if limit is None or used is None:
+        return None
+    return Room(f"the cgroup {group.name}", limit, max(used - group.reclaimable_bytes(), 0))
 
 
 def memory_files(root: Path = Path("/")) -> MemoryFiles:
