@@ -17,7 +17,7 @@ class Limits:
 
     memory_bytes: resident memory of the whole process, the data set in it.
     energy_joules, seconds: of one call of `fit`.
-    power_watts: of the mean over ten seconds.
+    power_watts: of the mean over ten seconds (edgetune/guards/power.py).
     celsius: of the processor; above it the run pauses.
     battery_percent: the charge below which the run ends.
     memory_from: who set memory_bytes, for messages.

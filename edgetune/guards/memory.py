@@ -44,7 +44,7 @@ class StepPeak:
             self._highest = now.peak_bytes
             self._measured = now.peak_bytes, now.resident_bytes
         if steps == self._first_step:
-            risen = self._highest if self._measured or predicted is None else now.resident_bytes
+            risen = self._highest if self._measured else now.resident_bytes
             return max(predicted or 0, risen), False
         if self._measured is None:  # it was higher before: while loading, or with larger batches
             bound = self._highest if predicted is None else min(self._highest, predicted)
@@ -80,7 +80,7 @@ class MemoryGuard:
             return None
         expected, measured = self.peak.expected_bytes(now, moment.steps)
         more = max(expected - now.resident_bytes, 0)
-        basis = "as steps before it did" if measured else "as planned"
+        basis = "as steps before it did" if measured else "as far as is planned"
         if self.limit_bytes is not None and expected > self.limit_bytes:
             room = Room("the process", self.limit_bytes, now.resident_bytes)
             return self._stop(room, more, basis, f" ({self.limit_from})")

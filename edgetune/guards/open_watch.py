@@ -66,7 +66,7 @@ def open_watch(
         if limits.energy_joules is not None:
             guards.append(EnergyGuard(limits.energy_joules, used, plan.cost.joules))
         if limits.power_watts is not None:
-            guards.append(PowerGuard(limits.power_watts, PowerWindow(sampler)))
+            guards.append(PowerGuard(limits.power_watts, PowerWindow(used)))
         yield Watch(guards, clock, sleep, used)
 
 

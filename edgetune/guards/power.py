@@ -1,66 +1,80 @@
-"""Power: pauses between micro-batches, so that the mean over any ten seconds stays below a cap."""
+"""Power: pauses between micro-batches, so that the mean over a window of time stays below a cap."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from edgetune.guards.guard import BudgetName, Moment, Pause, Stop
-from edgetune.meters.sampler import Mark
 from edgetune.nouns.energy import EnergyReading
 from edgetune.units import format_watts
 
 WINDOW_SECONDS = 10.0
-"""The cap is one of the mean over so long."""
+WINDOW_PIECES = 10
+"""The cap is one of the mean over ten seconds, or over ten times the longest micro-batch: a piece of
+work is not interrupted, so over less no pauses could hold it."""
 
 WORK_SECONDS = 1.0
 """A pause lasts until so much work fits below the cap: a meter that is read ten times a second does
 not see single steps, so it could not tell work from pauses that alternate faster."""
 
 _PAUSE_SECONDS = 0.1
-_MARKS = 50
-
-
-class EnergySource(Protocol):
-    """What a `Sampler` is to this rule."""
-
-    def mark(self) -> Mark:
-        """This moment."""
-
-    def energy_since(self, mark: Mark) -> EnergyReading:
-        """The energy since then."""
+_POINTS = 200  # of a window are kept
 
 
 class PowerWindow:
-    """The energy of the last WINDOW_SECONDS, and the power of work alone."""
+    """What was used in the last while, and the power of work alone.
 
-    def __init__(self, source: EnergySource) -> None:
+    used: the energy since this call of `fit` began.
+    """
+
+    def __init__(self, used: Callable[[], EnergyReading]) -> None:
         self.working_watts = 0.0
         """Mean power while the run was not paused; 0 before it has worked."""
         self.longest_piece = 0.0
         """The longest time between two moments at work, in seconds."""
-        self._source = source
-        self._marks: deque[tuple[float, Mark]] = deque()
-        self._last: tuple[float, Mark] | None = None
+        self._used = used
+        self._points: deque[tuple[float, float]] = deque()  # (seconds, joules used until then)
+        self._last = (0.0, 0.0)
         self._worked_joules = self._worked_seconds = 0.0
 
-    def at(self, moment: Moment) -> EnergyReading:
-        """The energy of the window that ends now."""
-        now, mark = moment.seconds, self._source.mark()
-        if self._last is not None and moment.paused_by is None:
-            passed = now - self._last[0]
-            self._worked_joules += self._source.energy_since(self._last[1]).joules
-            self._worked_seconds += passed
-            self.longest_piece = max(self.longest_piece, passed)
+    @property
+    def seconds(self) -> float:
+        """How long the window is."""
+        return max(WINDOW_SECONDS, WINDOW_PIECES * self.longest_piece)
+
+    def look(self, moment: Moment) -> EnergyReading:
+        """Take notice of what was used until `moment`."""
+        reading = self._used()
+        seconds, joules = moment.seconds - self._last[0], reading.joules - self._last[1]
+        if moment.paused_by is None and moment.pieces:
+            self._worked_joules += joules
+            self._worked_seconds += seconds
+            self.longest_piece = max(self.longest_piece, seconds)
             if self._worked_seconds > 0:
                 self.working_watts = self._worked_joules / self._worked_seconds
-        self._last = now, mark
-        if not self._marks or now - self._marks[-1][0] >= WINDOW_SECONDS / _MARKS:
-            self._marks.append((now, mark))
-        while len(self._marks) > 1 and self._marks[1][0] <= now - WINDOW_SECONDS:
-            self._marks.popleft()
-        return self._source.energy_since(self._marks[0][1])
+        self._last = moment.seconds, reading.joules
+        points = self._points
+        if len(points) > 1 and points[-1][0] - points[-2][0] < self.seconds / _POINTS:
+            points.pop()
+        points.append(self._last)
+        while len(points) > 2 and points[1][0] <= moment.seconds - self.seconds:
+            points.popleft()
+        return reading
+
+    def recent(self, seconds: float) -> tuple[float, float]:
+        """(joules, seconds) of the last `seconds`, or of as many as there are."""
+        now, joules = self._points[-1]
+        start = max(now - seconds, self._points[0][0])
+        before = self._points[0]
+        for after in self._points:
+            if after[0] >= start:
+                break
+            before = after
+        passed = after[0] - before[0]
+        share = (start - before[0]) / passed if passed > 0 else 1.0
+        return joules - (before[1] + (after[1] - before[1]) * share), now - start
 
 
 @dataclass(frozen=True)
@@ -77,18 +91,20 @@ class PowerGuard:
 
     def check(self, moment: Moment) -> Stop | Pause | None:
         """Stop, Pause, or None."""
-        reading = self.window.at(moment)
+        window = self.window
+        reading = window.look(moment)
         resting = moment.paused_by == self.budget
-        ahead = max(self.window.longest_piece, WORK_SECONDS if resting else 0.0)
-        joules = reading.joules + self.window.working_watts * ahead
-        if joules <= self.cap_watts * (reading.seconds + ahead):
+        ahead = max(window.longest_piece, WORK_SECONDS if resting else 0.0)
+        joules, seconds = window.recent(window.seconds - ahead)
+        work = window.working_watts
+        if joules + work * ahead <= self.cap_watts * (seconds + ahead):
             return None
-        if not resting or moment.paused_seconds <= WINDOW_SECONDS:
+        if not resting or moment.paused_seconds <= window.seconds:
             return Pause(_PAUSE_SECONDS)
-        mean, work = reading.mean_watts, self.window.working_watts
+        mean = joules / seconds
         reason = (
             f"the device draws {format_watts(mean)} at rest and {format_watts(work)} at work "
             f"({reading.kind}, {reading.scope}: {reading.source}), so no pauses keep the mean over "
-            f"{WINDOW_SECONDS:g} s below {format_watts(self.cap_watts)}; raise --power"
+            f"{window.seconds:.3g} s below {format_watts(self.cap_watts)}; raise --power"
         )
         return Stop("power", mean, self.cap_watts, "W", reason)
