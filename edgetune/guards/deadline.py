@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgetune.guards.guard import BudgetName, Moment, Stop
+from edgetune.guards.guard import BudgetName, Moment, Stop, needed
 from edgetune.units import format_seconds
 
 
@@ -23,9 +23,7 @@ class TimeGuard:
 
     def check(self, moment: Moment) -> Stop | None:
         """Stop, or None."""
-        step = moment.seconds / moment.steps if moment.steps else self.planned_seconds or 0.0
-        piece = moment.seconds / moment.pieces if moment.pieces else 0.0
-        needs = step if moment.begins_step else piece
+        needs = needed(moment, moment.seconds, self.planned_seconds)
         if moment.seconds + needs <= self.limit_seconds:
             return None
         reason = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgetune.guards.guard import BudgetName, Moment, Stop
+from edgetune.guards.guard import BudgetName, Moment, Stop, needed
 from edgetune.nouns.energy import EnergyReading
 from edgetune.units import format_joules
 
@@ -28,9 +28,7 @@ class EnergyGuard:
     def check(self, moment: Moment) -> Stop | None:
         """Stop, or None."""
         reading = self.used()
-        step = reading.joules / moment.steps if moment.steps else self.planned_joules or 0.0
-        piece = reading.joules / moment.pieces if moment.pieces else 0.0
-        needs = step if moment.begins_step else piece
+        needs = needed(moment, reading.joules, self.planned_joules)
         if reading.joules + needs <= self.limit_joules:
             return None
         reason = (

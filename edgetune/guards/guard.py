@@ -11,6 +11,10 @@ from typing import Literal, Protocol
 
 BudgetName = Literal["memory", "energy", "time", "temperature", "power", "battery"]
 
+Work = Literal["step", "micro-batch", "update", "evaluation"]
+"""What comes next: the first micro-batch of a step, another one of it, the update that ends it, or
+a micro-batch of validation."""
+
 STOP_EXIT_CODES: dict[BudgetName, int] = {
     "memory": 20,
     "energy": 21,
@@ -24,19 +28,19 @@ STOP_EXIT_CODES: dict[BudgetName, int] = {
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run is when a guard is asked: before a piece of work, a micro-batch or an update.
+    """Where a run is when a guard is asked: before a piece of work.
 
     seconds: since this call of `fit` began, pauses included.
-    steps, pieces: whole steps, and pieces of work, that this call has done.
-    begins_step: whether what comes next is the first piece of a step.
+    next: what comes next.
+    steps, pieces: whole steps, and micro-batches also of validation, that this call has done.
     paused_by: the budget that the run is being paused for, None while it works.
     paused_seconds: how long that pause is already.
     """
 
     seconds: float
+    next: Work
     steps: int
     pieces: int
-    begins_step: bool
     paused_by: BudgetName | None = None
     paused_seconds: float = 0.0
 
@@ -79,3 +83,16 @@ class Guard(Protocol):
 
     def check(self, moment: Moment) -> Stop | Pause | None:
         """None when the next piece of work may begin. Never raises."""
+
+
+def needed(moment: Moment, used: float, planned: float | None) -> float:
+    """How much of something comes next, when `used` were used until `moment`: what the mean step or
+    micro-batch took, validation and pauses in it. An update is little, and ends what is paid for.
+
+    planned: of one step, which is believed until one is done; None is unknown.
+    """
+    if moment.next == "update":
+        return 0.0
+    if moment.next == "step":
+        return used / moment.steps if moment.steps else planned or 0.0
+    return used / moment.pieces if moment.pieces else 0.0

@@ -12,8 +12,8 @@ from edgetune.units import format_watts
 
 WINDOW_SECONDS = 10.0
 WINDOW_PIECES = 10
-"""The cap is one of the mean over ten seconds, or over ten times the longest micro-batch: a piece of
-work is not interrupted, so over less no pauses could hold it."""
+"""The cap is one of the mean over ten seconds, or over ten times the longest micro-batch: a piece
+of work is not interrupted, so over less no pauses could hold it."""
 
 WORK_SECONDS = 1.0
 """A pause lasts until so much work fits below the cap: a meter that is read ten times a second does

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edgetune.guards.guard import BudgetName, Guard, Moment, Pause, Stop
+from edgetune.guards.guard import BudgetName, Guard, Moment, Pause, Stop, Work
 from edgetune.nouns.energy import EnergyReading
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -35,31 +35,34 @@ class Watch:
         self._clock, self._sleep = clock, sleep
         self._started = clock()
         self._asked: dict[int, float] = {}
-        self._pieces = -1
+        self._pieces = 0
+        self._last: Work | None = None
 
     def start(self) -> None:
         """The run begins now."""
         self._started = self._clock()
-        self.paused_seconds, self._asked, self.cut_short, self._pieces = {}, {}, False, -1
+        self.paused_seconds, self._asked, self.cut_short = {}, {}, False
+        self._pieces, self._last = 0, None
 
     def check(
-        self, steps: int, begins_step: bool, interrupted: Callable[[], bool] = lambda: False
+        self, work: Work, steps: int, interrupted: Callable[[], bool] = lambda: False
     ) -> Stop | None:
-        """Return when the next piece of work may begin, or with what ends the run.
+        """Return when the next piece of `work` may begin, or with what ends the run.
 
-        steps, begins_step: as in `Moment`. interrupted: ends a pause, which is then `cut_short`.
+        steps: done so far. interrupted: ends a pause, which is then `cut_short`.
         """
         paused_by: BudgetName | None = None
         since = self._clock()
         self.cut_short = False
-        self._pieces += 1
+        self._pieces += self._last not in (None, "update")
+        self._last = work
         while True:
             now = self._clock()
             moment = Moment(
                 seconds=now - self._started,
+                next=work,
                 steps=steps,
                 pieces=self._pieces,
-                begins_step=begins_step,
                 paused_by=paused_by,
                 paused_seconds=now - since,
             )

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgetune.data.dataset import Dataset, check_data
 from edgetune.errors import TrainingError, UsageError, raise_all
-from edgetune.guards.guard import Stop
+from edgetune.guards.guard import Stop, Work
 from edgetune.guards.watch import Watch
 from edgetune.runtime.batches import BatchPlan, batch_count, epoch_order, micro_batches, plan_batch
 from edgetune.runtime.evaluation import Evaluation, evaluate, evaluate_unless
@@ -200,14 +200,15 @@ class _Loop:
         """Loss and right predictions of the batch, its gradients in the session."""
         loss, correct = 0.0, 0
         try:
-            self._hold_budgets(begins_step=True)
-            for batch in micro_batches(train, plan, self._session.manifest.plan.micro_batch):
+            pieces = micro_batches(train, plan, self._session.manifest.plan.micro_batch)
+            for place, batch in enumerate(pieces):
+                self._hold_budgets("micro-batch" if place else "step")
                 result = self._session.accumulate(batch)
                 loss += result.loss
                 correct += result.correct
                 if not math.isfinite(loss):
                     raise TrainingError(self._diverged(f"the loss is {loss}"))
-                self._hold_budgets(begins_step=False)
+            self._hold_budgets("update")
         except BaseException:
             self._session.discard()  # also when interrupted: half a batch must not be updated with
             raise
@@ -233,16 +234,16 @@ class _Loop:
         if measured is not None:
             self._write("validation", measured.loss, measured.accuracy)
 
-    def _hold_budgets(self, begins_step: bool) -> None:
+    def _hold_budgets(self, work: Work) -> None:
         """Return when the watch allows the next piece of work; else raise what ends the run."""
-        stop = self._watch.check(self._steps, begins_step, self._is_interrupted)
+        stop = self._watch.check(work, self._steps, self._is_interrupted)
         if stop is not None:
             raise _Stopped(stop)
         if self._watch.cut_short:
             self._leave_if_interrupted()
 
     def _evaluation_ends(self) -> bool:
-        self._hold_budgets(begins_step=False)
+        self._hold_budgets("evaluation")
         return self._is_interrupted()
 
     def _is_interrupted(self) -> bool:

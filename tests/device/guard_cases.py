@@ -1,4 +1,4 @@
-"""Recreated /proc and /sys trees, a board with a simulated clock, and a session that works on it."""
+"""Recreated /proc and /sys trees, a board with a simulated clock, a session that works on it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def zone(root: Path, number: int, kind: str, temp: str | int) -> Path:
 
 
 def moment(seconds: float = 0.0, steps: int = 0, **changes: Any) -> Moment:
-    fields: dict[str, Any] = {"pieces": 2 * steps, "begins_step": True, **changes}
+    fields: dict[str, Any] = {"next": "step", "pieces": 2 * steps, **changes}
     return Moment(seconds=seconds, steps=steps, **fields)
 
 

@@ -12,7 +12,7 @@ from edgetune.guards import Limits, Watch, open_watch, with_plans_energy, with_p
 from edgetune.guards.battery import BatteryGuard, open_batteries
 from edgetune.guards.deadline import TimeGuard
 from edgetune.guards.energy import EnergyGuard
-from edgetune.guards.guard import STOP_EXIT_CODES, Guard, Pause, Stop
+from edgetune.guards.guard import STOP_EXIT_CODES, Guard, Pause, Stop, Work
 from edgetune.guards.power import WINDOW_SECONDS, PowerGuard, PowerWindow
 from edgetune.guards.temperature import TemperatureGuard, open_thermometer
 from edgetune.meters.replay import ReplayMeter, ScriptedMeter
@@ -45,14 +45,14 @@ def watch(board: Board, *guards: Guard) -> Watch:
 
 
 def test_a_watch_without_guards_is_content() -> None:
-    assert Watch().check(0, True) is None
+    assert Watch().check("step", 0) is None
 
 
 def test_the_first_stop_counts_and_a_stop_beats_a_pause() -> None:
     board = Board()
     energy, time = stop("energy"), stop("time")
     made = watch(board, Says(Pause(1.0)), Says(energy, budget="energy"), Says(time))
-    assert made.check(0, True) is energy
+    assert made.check("step", 0) is energy
     assert board.seconds == 0
 
 
@@ -61,12 +61,12 @@ def test_a_pause_is_asked_again_until_it_is_over() -> None:
     hot = Says(Pause(1.0), Pause(1.0), None, budget="temperature")
     made = watch(board, hot)
     board.work(5.0)
-    assert made.check(3, False) is None
+    assert made.check("update", 3) is None
     assert board.seconds == pytest.approx(7.0)
     assert made.paused_seconds == {"temperature": pytest.approx(2.0)}
     assert [m.paused_by for m in hot.asked] == [None, "temperature", "temperature"]
     assert [m.paused_seconds for m in hot.asked] == pytest.approx([0.0, 1.0, 2.0])
-    assert [(m.steps, m.begins_step) for m in hot.asked] == [(3, False)] * 3
+    assert [(m.steps, m.next) for m in hot.asked] == [(3, "update")] * 3
     made.start()
     assert made.paused_seconds == {}
 
@@ -74,7 +74,7 @@ def test_a_pause_is_asked_again_until_it_is_over() -> None:
 def test_other_budgets_are_held_during_a_pause() -> None:
     board = Board()
     made = watch(board, Says(*[Pause(1.0)] * 99, budget="temperature"), TimeGuard(10.0))
-    verdict = made.check(0, True)
+    verdict = made.check("step", 0)
     assert isinstance(verdict, Stop)
     assert verdict.budget == "time"
     assert board.seconds == pytest.approx(11.0)
@@ -83,10 +83,10 @@ def test_other_budgets_are_held_during_a_pause() -> None:
 def test_a_pause_ends_when_somebody_wants_the_run_to_end() -> None:
     board = Board()
     made = watch(board, Says(*[Pause(60.0)] * 99))
-    assert made.check(0, True, lambda: board.seconds > 3) is None
+    assert made.check("step", 0, lambda: board.seconds > 3) is None
     assert made.cut_short
     assert board.seconds < 4
-    assert made.check(0, True, lambda: True) is None
+    assert made.check("step", 0, lambda: True) is None
 
 
 def test_slow_sensors_are_asked_as_often_as_is_worth_it() -> None:
@@ -94,7 +94,7 @@ def test_slow_sensors_are_asked_as_often_as_is_worth_it() -> None:
     slow.every_seconds = 10.0
     made = watch(board, slow)
     for _ in range(100):
-        made.check(0, True)
+        made.check("step", 0)
         board.work(0.5)
     assert [m.seconds for m in slow.asked] == [0.0, 10.0, 20.0, 30.0, 40.0]
 
@@ -113,8 +113,10 @@ def test_every_budget_has_an_exit_code_of_its_own() -> None:
         pytest.param(moment(0.0), False, id="begins"),
         pytest.param(moment(80.0, 4), False, id="one-more-fits"),
         pytest.param(moment(81.0, 4), True, id="one-more-does-not"),
-        pytest.param(moment(85.0, 4, begins_step=False), False, id="what-is-begun-is-ended"),
-        pytest.param(moment(95.0, 4, begins_step=False), True, id="unless-it-cannot-be"),
+        pytest.param(moment(85.0, 4, next="micro-batch"), False, id="what-is-begun-is-ended"),
+        pytest.param(moment(95.0, 4, next="micro-batch"), True, id="unless-it-cannot-be"),
+        pytest.param(moment(95.0, 4, next="update"), False, id="what-is-computed-is-used"),
+        pytest.param(moment(101.0, 4, next="update"), True, id="unless-it-is-over"),
     ],
 )
 def test_no_step_begins_that_would_not_end_in_time(at: Any, stops: bool) -> None:
@@ -133,14 +135,20 @@ def test_the_first_step_is_as_long_as_planned(planned: float | None, stops: bool
 
 
 @pytest.mark.parametrize(
-    ("joules", "steps", "begins", "stops"),
-    [(80.0, 4, True, False), (81.0, 4, True, True), (85.0, 4, False, False), (96, 4, False, True)],
+    ("joules", "work", "stops"),
+    [
+        (80.0, "step", False),
+        (81.0, "step", True),
+        (85.0, "micro-batch", False),
+        (96.0, "evaluation", True),
+        (96.0, "update", False),
+    ],
 )
 def test_no_step_begins_that_energy_does_not_last_for(
-    joules: float, steps: int, begins: bool, stops: bool
+    joules: float, work: Work, stops: bool
 ) -> None:
     reading = EnergyReading(joules, 1.5, 20.0, "wall", "a meter", 99, "estimated")
-    verdict = EnergyGuard(100.0, lambda: reading).check(moment(20.0, steps, begins_step=begins))
+    verdict = EnergyGuard(100.0, lambda: reading).check(moment(20.0, 4, next=work))
     assert isinstance(verdict, Stop) == stops
     if isinstance(verdict, Stop):
         assert (verdict.measured, verdict.allowed, verdict.unit) == (joules, 100.0, "J")
@@ -156,7 +164,7 @@ def test_energy_is_that_of_a_replayed_trace() -> None:
     begun = sampler.mark()
     made = watch(board, EnergyGuard(50.0, lambda: sampler.energy_since(begun)))
     for step in range(99):
-        found = made.check(step, True)
+        found = made.check("step", step)
         if found is not None:
             break
         for _ in range(10):
@@ -198,7 +206,7 @@ def test_the_mean_over_every_window_stays_below_the_cap(
     rule = power_guard(board, cap)
     made = watch(board, rule)
     while board.seconds < 12 * window:
-        assert made.check(0, True) is None
+        assert made.check("step", 0) is None
         board.work(piece_seconds)
     assert rule.window.seconds == pytest.approx(window)
     seconds, joules = zip((0.0, 0.0), *board.trace, strict=True)
@@ -212,7 +220,7 @@ def test_below_the_cap_nothing_is_paused() -> None:
     board = Board(load_watts=6.0)
     made = watch(board, power_guard(board, 6.1))
     for _ in range(200):
-        assert made.check(0, True) is None
+        assert made.check("step", 0) is None
         board.work(0.3)
     assert made.paused_seconds == {}
 
@@ -220,9 +228,9 @@ def test_below_the_cap_nothing_is_paused() -> None:
 def test_a_device_that_rests_above_the_cap_cannot_hold_it() -> None:
     board = Board(idle_watts=3.0, load_watts=6.0)
     made = watch(board, power_guard(board, 2.5))
-    assert made.check(0, True) is None
+    assert made.check("step", 0) is None
     board.work(0.5)
-    verdict = made.check(1, True)
+    verdict = made.check("step", 1)
     assert isinstance(verdict, Stop)
     assert (verdict.budget, verdict.allowed) == ("power", 2.5)
     assert verdict.measured == pytest.approx(3.0, rel=0.05)
@@ -257,7 +265,7 @@ def test_what_does_not_cool_in_an_hour_ends_the_run(tmp_path: Path) -> None:
     zone(tmp_path, 0, "cpu-thermal", 90000)
     board = Board()
     made = watch(board, TemperatureGuard(80.0, open_thermometer(tmp_path)))
-    verdict = made.check(0, True)
+    verdict = made.check("step", 0)
     assert isinstance(verdict, Stop)
     assert (verdict.budget, verdict.measured, verdict.allowed) == ("temperature", 90.0, 80.0)
     assert "it is 90.0 °C after a pause of an hour" in verdict.reason
@@ -376,7 +384,7 @@ def test_a_watch_holds_what_the_limits_say(tmp_path: Path) -> None:
     with open_watch(limits, make_manifest, 0, board, tmp_path, board.clock, board.sleep) as made:
         assert made.energy is not None
         assert made.energy().kind == "measured"
-        found = made.check(0, True)
+        found = made.check("step", 0)
     assert found is not None
     assert found.budget == "memory"
 
@@ -384,7 +392,7 @@ def test_a_watch_holds_what_the_limits_say(tmp_path: Path) -> None:
 def test_memory_is_guarded_without_any_limit(tmp_path: Path) -> None:
     limit_v2(cgroup_v2(memory_tree(tmp_path), "/"), 61, 60)
     with open_watch(Limits(), make_manifest, 0, root=tmp_path) as made:
-        found = made.check(0, True)
+        found = made.check("step", 0)
     assert found is not None
     assert found.budget == "memory"
 
@@ -395,7 +403,7 @@ def test_the_plans_budgets_are_the_default() -> None:
     assert limits.memory_bytes == 120 * MIB
     assert limits.memory_from == "the plan's budget, 100.0 MiB, and 20.0 MiB of data"
     assert with_plans_energy(limits, plan, resumed=False).energy_joules == 500.0
-    with pytest.raises(UsageError, match="500.00 J for a whole run.* --energy, or --energy none"):
+    with pytest.raises(UsageError, match=r"500\.00 J for a whole run.* --energy, or --energy none"):
         with_plans_energy(limits, plan, resumed=True)
 
 
