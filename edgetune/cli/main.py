@@ -33,14 +33,14 @@ exit codes:
   8  set-up: the installed packages cannot do what is asked
   9  training: the loss or a gradient stopped being a finite number
  10  storage: a file cannot be written
-130  interrupted; a checkpoint was written first
-a budget ended the training, a checkpoint was written first, --resume continues:
+a budget ended the training; a checkpoint was written first, --resume continues:
  20  memory
  21  energy
  22  time
  23  temperature: an hour of pause did not cool it, or it cannot be read any more
  24  power: at rest the device draws more than the cap allows
  25  battery
+130  interrupted; a checkpoint was written first
 """
 
 _COMMANDS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,6 @@ def _run(options: argparse.Namespace) -> int:
         clip_norm=options.clip_norm,
         patience=options.patience,
         monitor=options.monitor,
-        keep_best=options.energy is not None or options.seconds is not None,
         checkpoint_path=checkpoint,
         checkpoint_every_steps=options.checkpoint_every,
         log_path=options.log,
@@ -129,6 +129,8 @@ def _run(options: argparse.Namespace) -> int:
     )
     data_bytes = train.bytes + (validation.bytes if validation else 0)
     limits = limits_from(options, manifest, data_bytes)
+    may_end_early = limits.energy_joules is not None or limits.seconds is not None
+    config = replace(config, keep_best=may_end_early)
     with (
         meter_from(options, limits, manifest) as meter,
         open_watch(limits, lambda: session.manifest, data_bytes, meter) as watch,
