@@ -150,7 +150,12 @@ def _run(options: argparse.Namespace) -> int:
         print_json({**told, **written})
     else:
         print(_describe(result, data_bytes, energy))
-        print(f"delta        {_delta_line(options.bundle, out, checkpoint, with_delta)}")
+        make = f"edgetune delta make {options.bundle} --checkpoint {checkpoint} --out {out}"
+        if with_delta:
+            print(f"delta        {out} ({format_bytes(out.stat().st_size)})")
+        else:
+            reason = f"where there is memory: {make}" if result.steps else "nothing changed yet"
+            print(f"delta        not written; {reason}")
         print(f"checkpoint   {checkpoint}")
     return 0 if stop is None else STOP_EXIT_CODES[stop.budget]
 
@@ -189,10 +194,3 @@ def _losses(result: TrainingResult) -> str:
     if last.validation_accuracy is not None:
         loss += f", validation accuracy {last.validation_accuracy:.1%}"
     return loss
-
-
-def _delta_line(bundle: Path, out: Path, checkpoint: Path, written: bool) -> str:
-    if written:
-        return f"{out} ({format_bytes(out.stat().st_size)})"
-    make = f"edgetune delta make {bundle} --checkpoint {checkpoint} --out {out}"
-    return f"not written; where there is memory: {make}"

@@ -66,6 +66,10 @@ def test_people_are_told_how_far_it_got(tmp_path: Path) -> None:
 
 def test_where_memory_ends_it_no_delta_is_made_and_the_command_is_told(tmp_path: Path) -> None:
     ran = train(NAME, tmp_path, "--memory", "20MiB")
+    assert "delta        not written; nothing changed yet" in ran.out
+    assert train(NAME, tmp_path, "--resume").code == 0
+    (tmp_path / "delta").unlink()
+    ran = train(NAME, tmp_path, "--epochs", "2", "--resume", "--memory", "20MiB")
     assert ran.code == 20
     assert "the limit is 20.0 MiB (--memory); " in ran.out
     make = f"edgetune delta make {bundle_of(NAME)} --checkpoint {tmp_path / 'checkpoint'}"
