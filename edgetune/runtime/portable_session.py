@@ -130,6 +130,9 @@ class PortableSession:
     def discard(self) -> None:
         self._pending = 0
 
+    def smaller(self) -> bool:
+        return False  # a bundle carries one micro-batch
+
     def evaluate(self, batch: MicroBatch) -> MicroResult:
         return _micro_result(self._run(EVALUATE, *self._tail_feeds(batch)))
 

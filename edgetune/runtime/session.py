@@ -80,6 +80,13 @@ class TrainingSession(Protocol):
     def discard(self) -> None:
         """Forget the accumulated gradients."""
 
+    def smaller(self) -> bool:
+        """Go over to the next smaller micro-batch that the bundle carries, gradients forgotten.
+
+        False where there is none. `manifest.plan.micro_batch` and `.cost` are then the smaller
+        one's.
+        """
+
     def evaluate(self, batch: MicroBatch) -> MicroResult:
         """Loss and right predictions, no gradients."""
 
