@@ -34,10 +34,10 @@ WHEEL := dist/.built
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint test test-oldest test-bundles demo acceptance need-data wheel lock clean
+.PHONY: help setup lint test test-oldest test-bundles aarch64 demo acceptance need-data wheel lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(WORKSTATION)/.edgetune $(DEVICE)/.edgetune  ## make .venv and .venv-device
 
@@ -48,7 +48,7 @@ lint: $(WORKSTATION)/.edgetune  ## ruff, mypy --strict and the floors between mo
 	$(WORKSTATION)/bin/lint-imports --no-logo
 
 test: setup lint test-bundles  ## lint, the device tests in .venv-device, those of the export in .venv
-	$(DEVICE)/bin/pytest $(DEVICE_TESTS)
+	$(DEVICE)/bin/pytest $(DEVICE_TESTS) tests/aarch64
 	$(WORKSTATION)/bin/pytest tests/export
 
 test-oldest: $(OLDEST)/.edgetune test-bundles  ## the device tests with the oldest onnxruntime and numpy
@@ -57,6 +57,10 @@ test-oldest: $(OLDEST)/.edgetune test-bundles  ## the device tests with the olde
 # The workstation writes build/test-bundles, once per state of the sources; the devices train them.
 test-bundles: $(WORKSTATION)/.edgetune
 	$(WORKSTATION)/bin/python -m tests.bundles.make
+
+# Debian's Python and PyPI's ARM wheels under build/aarch64, run by qemu; see docs/arm.md.
+aarch64: $(DEVICE)/.edgetune test-bundles  ## emulated Raspberry Pis: verify, train, resume, compare with here
+	$(DEVICE)/bin/python -m tests.aarch64.checks --wheel dist/edgetune-*.whl
 
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py
