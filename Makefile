@@ -8,12 +8,15 @@
 # `.venv-oldest` is a device with the oldest versions that pyproject.toml admits.
 #
 # PYTHON=...         the Python that makes the environments: CPython 3.11 or 3.12
+# RELEASE=...        of Debian, for `make aarch64`: bookworm (Python 3.11) or trixie (3.13)
 # EDGETUNE_DATA=...  the folder with the data sets of `make acceptance`
 
 WORKSTATION := .venv
 DEVICE := .venv-device
 OLDEST := .venv-oldest
 DEVICE_TESTS := tests/device tests/bundles
+
+RELEASE ?= bookworm
 
 # The first Python that answers, is of a right version and can make environments. (Debian keeps
 # the last part in python3-venv; a pyenv shim can be on the path and still fail.)
@@ -60,7 +63,7 @@ test-bundles: $(WORKSTATION)/.edgetune
 
 # Debian's Python and PyPI's ARM wheels under build/aarch64, run by qemu; see docs/arm.md.
 aarch64: $(DEVICE)/.edgetune test-bundles  ## emulated Raspberry Pis: verify, train, resume, compare with here
-	$(DEVICE)/bin/python -m tests.aarch64.checks --wheel dist/edgetune-*.whl
+	$(DEVICE)/bin/python -m tests.aarch64.checks --wheel dist/edgetune-*.whl --release $(RELEASE)
 
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py

@@ -122,7 +122,7 @@ def compare(
 
 def _run_here(out: Path, *arguments: str) -> None:
     """The same program on this machine, with the edgetune of this Python."""
-    command = [sys.executable, PROGRAM, out, *arguments]
+    command = [sys.executable, str(PROGRAM), str(out), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=CHECKOUT)
     if done.returncode:
         raise RuntimeError(f"ended with code {done.returncode} on this machine:\n{done.stderr}")
@@ -170,9 +170,11 @@ def _values_off(found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text, under what each column is."""
-    heads = ("bundle", "processor", "updates", "self-test", "loss", "here", "right", "same class")
-    heads += ("loss off", "outputs off", "values off", "from here", "back here")
-    lines = [heads]
+    heads = (
+        *("bundle", "processor", "updates", "self-test", "loss", "here", "right", "same class"),
+        *("loss off", "outputs off", "values off", "from here", "back here"),
+    )
+    lines: list[tuple[str, ...]] = [heads]
     for row in rows:
         off = (row.loss_off, row.outputs_off, *row.values_off)
         lines.append(
@@ -183,13 +185,13 @@ def table(rows: Sequence[Row]) -> str:
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    tolerated = ("tolerated", *[""] * 2, "100.0%", *[""] * 3, "all")
-    tolerated += (f"{LOSS:.1e}", f"{OUTPUTS:.1e}", *[f"{VALUES:.1e}"] * 3)
-    aligned = [
+    tolerated = (LOSS, OUTPUTS, VALUES, VALUES, VALUES)
+    limits = (f"{tolerance:.1e}" for tolerance in tolerated)
+    lines.append(("tolerated", "", "", "100.0%", "", "", "", "all", *limits))
+    return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in [*lines, tolerated]
-    ]
-    return "\n".join(aligned)
+        for line in lines
+    )
 
 
 def main() -> int:

@@ -74,8 +74,10 @@ def write_result(name: str, checkpoint: Path) -> None:
     measured = evaluate(session, data)
     arrays |= {f"after:{n}": value for n, value in session.values().items()}
     (arrays["output"],) = session.predict(dict(data.inputs)).values()
+    assert measured.accuracy is not None  # every bundle that is compared classifies
     numbers = {"updates": saved.step, "loss": measured.loss, "accuracy": measured.accuracy}
-    np.savez(checkpoint.with_suffix(".npz"), **arrays, **numbers)
+    arrays |= {n: np.asarray(number) for n, number in numbers.items()}
+    np.savez(checkpoint.with_suffix(".npz"), allow_pickle=False, **arrays)
 
 
 def data_name(name: str) -> str:

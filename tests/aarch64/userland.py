@@ -218,8 +218,8 @@ def _unpack(archive: Path, folder: Path, *members: str) -> None:
 def _run(*command: str, cwd: Path | None = None) -> str:
     """The output of apt, dpkg or pip.
 
-    Raises UnavailableError when it fails, but RuntimeError when pip reached PyPI: then what edgetune
-    asks for is not to be had for ARM, which is edgetune's mistake.
+    Raises UnavailableError when it fails, but RuntimeError when pip reached PyPI: then what
+    edgetune asks for is not to be had for ARM, which is edgetune's mistake.
     """
     done = subprocess.run(
         command,
