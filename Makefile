@@ -37,7 +37,7 @@ WHEEL := dist/.built
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint test test-oldest test-bundles aarch64 demo acceptance need-data wheel lock clean
+.PHONY: help setup lint test test-oldest test-bundles aarch64 node demo acceptance need-data wheel lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ test-bundles: $(WORKSTATION)/.edgetune
 aarch64: $(DEVICE)/.edgetune test-bundles  ## emulated Raspberry Pis: verify, train, resume, compare with here
 	$(DEVICE)/bin/python -m tests.aarch64.checks --wheel dist/edgetune-*.whl --release $(RELEASE)
 
+node: $(DEVICE)/.edgetune test-bundles  ## a bundle trained from Node.js, compared (needs node and npm)
+	cd examples/node && npm ci --ignore-scripts --no-audit --no-fund
+	$(DEVICE)/bin/python examples/node/check.py cnn1d mobilenet_v3_small
+
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py
 
@@ -84,7 +88,7 @@ lock:  ## resolve requirements/*.in again into requirements/*.lock
 	rm -rf build/lock
 
 clean:  ## remove the environments and all that was built
-	rm -rf $(WORKSTATION) $(DEVICE) $(OLDEST) build dist
+	rm -rf $(WORKSTATION) $(DEVICE) $(OLDEST) build dist examples/node/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+
 import tomllib
 
 from tests.aarch64.userland import CHECKOUT, platform_tags
