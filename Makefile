@@ -50,7 +50,7 @@ lint: $(WORKSTATION)/.edgetune  ## ruff, mypy --strict and the floors between mo
 	$(WORKSTATION)/bin/mypy --strict
 	$(WORKSTATION)/bin/lint-imports --no-logo
 
-test: setup lint test-bundles  ## lint, the device tests in .venv-device, those of the export in .venv
+test: setup lint test-bundles  ## lint, the tests of device and emulated ARM, those of the export
 	$(DEVICE)/bin/pytest $(DEVICE_TESTS) tests/aarch64
 	$(WORKSTATION)/bin/pytest tests/export
 

@@ -137,12 +137,14 @@ def _private_apt(userland: Userland) -> Apt:
     for name in ("state/lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
-    sources = [
-        f"deb [arch={architecture} signed-by={KEYRING}] {DEBIAN} {release} main\n"
-        for architecture, release in (("arm64", userland.release), (here, QEMU_RELEASE))
-    ]
-    (folder / "sources.list").write_text("".join(dict.fromkeys(sources)))
-    architectures = " ".join(f'"{name}";' for name in dict.fromkeys(("arm64", here)))
+    architectures = {userland.release: ["arm64"]}
+    architectures.setdefault(QEMU_RELEASE, []).append(here)
+    (folder / "sources.list").write_text(
+        "".join(
+            f"deb [arch={','.join(names)} signed-by={KEYRING}] {DEBIAN} {release} main\n"
+            for release, names in architectures.items()
+        )
+    )
     (folder / "apt.conf").write_text(
         f"""\
 Dir::State "{folder}/state";
@@ -155,7 +157,7 @@ Dir::Etc::Preferences "/dev/null";
 Dir::Etc::PreferencesParts "/dev/null";
 #clear APT::Architectures;
 APT::Architecture "arm64";
-APT::Architectures {{ {architectures} }};
+APT::Architectures {{ "arm64"; "{here}"; }};
 APT::Update::Error-Mode "any";
 APT::Sandbox::User "root";
 Acquire::Languages "none";
@@ -238,4 +240,5 @@ def _run(*command: str, cwd: Path | None = None) -> str:
 
 
 def _last_lines(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-5:])
+    lines = [line for line in text.strip().splitlines() if not line.startswith("W:")]
+    return "\n".join(f"  {line}" for line in lines[-5:])

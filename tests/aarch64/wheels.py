@@ -1,17 +1,18 @@
 """Which versions pip gives a 64-bit ARM device, by its Python: `python -m tests.aarch64.wheels`.
 
-Asks pip to resolve what pyproject.toml asks for, as it would on a device with Raspberry Pi OS
-bookworm's C library (JetPack 6 has an older one, which is no bar: see the last column). Nothing is
-installed.
+pip downloads what pyproject.toml asks for into a temporary folder, as it would on a device with the
+C library of Raspberry Pi OS bookworm; nothing is installed. The last column is the oldest C library
+that these wheels take.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 
 import tomllib
 
@@ -32,24 +33,22 @@ def requirements() -> list[str]:
     return [requirement.partition(";")[0].strip() for requirement in required]
 
 
-def resolve(python: str) -> dict[str, tuple[str, str]]:
-    """(version, file name) of every wheel for `python`, by name. Raises CalledProcessError."""
+def download(python: str) -> dict[str, str]:
+    """The wheel's file name for every package that pip takes for `python`, by name.
+
+    (`pip install --dry-run` would be quicker, but judges "requires Python" by the one it runs in.)
+    Raises CalledProcessError.
+    """
     tags = [f"--platform={tag}" for tag in platform_tags("bookworm")]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        command += ["--dry-run", "--ignore-installed", "--report=-", f"--target={folder}"]
-        command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
-        report = subprocess.run(
-            [*command, *tags, *requirements()], check=True, stdout=subprocess.PIPE
-        ).stdout
-    found = {}
-    for item in json.loads(report)["install"]:
-        data, url = item["metadata"], item["download_info"]["url"]
-        found[data["name"].lower()] = (data["version"], url.rpartition("/")[2])
-    return found
+        command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check"]
+        command += ["--dest", folder, "--only-binary=:all:", "--implementation=cp"]
+        command += [f"--python-version={python}", *tags, *requirements()]
+        subprocess.run(command, check=True)
+        return {path.name.partition("-")[0]: path.name for path in Path(folder).iterdir()}
 
 
-def oldest_c_library(files: list[str]) -> str:
+def oldest_c_library(files: Iterable[str]) -> str:
     """The oldest glibc that takes all of `files`."""
     least = [min(tuple(map(int, tag)) for tag in C_LIBRARY.findall(f) or [(0, 0)]) for f in files]
     return ".".join(map(str, max(least)))
@@ -60,10 +59,9 @@ def main() -> None:
     print("| Python | " + " | ".join(SHOWN) + " | needs glibc |")
     print("|---" * (len(SHOWN) + 2) + "|")
     for python in PYTHONS:
-        found = resolve(python)
-        versions = " | ".join(found[name][0] for name in SHOWN)
-        files = [file for _, file in found.values()]
-        print(f"| {python} | {versions} | {oldest_c_library(files)} |", flush=True)
+        found = download(python)
+        versions = " | ".join(found[name].split("-")[1] for name in SHOWN)
+        print(f"| {python} | {versions} | {oldest_c_library(found.values())} |", flush=True)
 
 
 if __name__ == "__main__":
