@@ -184,10 +184,10 @@ def table(rows: Sequence[Row]) -> str:
                 *(f"{share:.1e}" for share in off),
             )
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     tolerated = (LOSS, OUTPUTS, VALUES, VALUES, VALUES)
     limits = (f"{tolerance:.1e}" for tolerance in tolerated)
     lines.append(("tolerated", "", "", "100.0%", "", "", "", "all", *limits))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
