@@ -34,7 +34,7 @@ WHEEL := dist/.built
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint test test-oldest test-bundles demo acceptance need-data wheel lock clean
+.PHONY: help setup lint test test-oldest test-bundles demo bench acceptance need-data wheel lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ test-bundles: $(WORKSTATION)/.edgetune
 
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py
+
+bench: setup  ## predicted against measured: memory of plans, also in a cgroup (root), and time
+	$(WORKSTATION)/bin/python benchmarks/memory_truth.py $(if $(filter 0,$(shell id -u)),--limited)
+	$(WORKSTATION)/bin/python benchmarks/time_truth.py
 
 acceptance: need-data setup  ## the figures of the README, on real data (EDGETUNE_DATA=folder)
 	EDGETUNE_DATA='$(EDGETUNE_DATA)' $(WORKSTATION)/bin/python benchmarks/acceptance.py

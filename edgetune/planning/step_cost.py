@@ -29,6 +29,7 @@ from edgetune.planning.process_memory import (
     ALLOCATOR_OVERHEAD,
     BASE_PROCESS_BYTES,
     BYTES_PER_OPERATION,
+    BYTES_PER_UPDATE,
     LOADING_COPIES,
     SAVED_COPIES,
     SHARE_TEMPORARIES,
@@ -101,8 +102,9 @@ class StepCosts:
         return LOADING_COPIES * max(weights, default=0)
 
     def operations_bytes(self) -> Amounts:
-        """The runtime's own objects per operation."""
-        return [(BYTES_PER_OPERATION, users) for users in self.needs.needed_by]
+        """The runtime's own objects per operation, and per tensor in the update graph."""
+        updates = [(float(BYTES_PER_UPDATE), 1 << i) for i in range(len(self._sizes))]
+        return [*((BYTES_PER_OPERATION, users) for users in self.needs.needed_by), *updates]
 
     def operation_flops(self) -> Amounts:
         """FLOPs of one step."""
