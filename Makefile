@@ -37,7 +37,8 @@ WHEEL := dist/.built
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint test test-oldest test-bundles aarch64 node demo acceptance need-data wheel lock clean
+.PHONY: help setup lint test test-oldest test-bundles aarch64 node demo bench acceptance need-data
+.PHONY: wheel lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +72,11 @@ node: $(DEVICE)/.edgetune test-bundles  ## a bundle trained from Node.js, compar
 
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py
+
+bench: setup  ## predicted against measured: memory of plans (as root also in a cgroup), time; planning times
+	$(WORKSTATION)/bin/python benchmarks/plan_speed.py
+	$(WORKSTATION)/bin/python benchmarks/memory_truth.py $(if $(filter 0,$(shell id -u)),--limited)
+	$(WORKSTATION)/bin/python benchmarks/time_truth.py
 
 acceptance: need-data setup  ## planner against brute force; the README's figures (EDGETUNE_DATA=folder)
 	$(WORKSTATION)/bin/python -m tests.device.planned_cases --count 1000

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -188,7 +187,7 @@ def main() -> int:
     )
     build = ROOT / "build" / "bench"
     build.mkdir(parents=True, exist_ok=True)
-    (build / "memory_truth.json").write_text(json.dumps(rows, indent=1) + os.linesep)
+    (build / "memory_truth.json").write_text(json.dumps(rows, indent=1) + "\n")
     return int(max(ratios) > 1 or min(ratios) == 0 or not median >= 0.9 or killed > 0)
 
 

@@ -32,6 +32,7 @@ from edgetune.planning.process_memory import (
     ALLOCATOR_OVERHEAD,
     BASE_PROCESS_BYTES,
     BYTES_PER_OPERATION,
+    BYTES_PER_UPDATE,
     LOADING_COPIES,
     SAVED_COPIES,
     SHARE_TEMPORARIES,
@@ -116,11 +117,13 @@ class StepCosts:
         return LOADING_COPIES * max(weights, default=0)
 
     def operations_bytes(self) -> Amounts:
-        """The runtime's own objects per operation."""
+        """The runtime's own objects per operation, and per tensor in the update graph."""
+        updates = [(float(BYTES_PER_UPDATE), 1 << i) for i in range(len(self._sizes))]
         around = [
             (NODES_AROUND * BYTES_PER_OPERATION, self.needs.always) for _ in self._int8.leaving
         ]
-        return [*((BYTES_PER_OPERATION, users) for users in self.needs.needed_by), *around]
+        in_step = [(BYTES_PER_OPERATION, users) for users in self.needs.needed_by]
+        return [*in_step, *updates, *around]
 
     def operation_flops(self) -> Amounts:
         """FLOPs of one step."""
