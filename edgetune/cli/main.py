@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edgetune.cli import (
+    calibrate_command,
     delta_command,
     devices_command,
     evaluate_command,
@@ -38,6 +39,7 @@ exit codes:
 
 _COMMANDS = (
     devices_command,
+    calibrate_command,
     plan_command,
     export_command,
     verify_command,
