@@ -57,7 +57,7 @@ def cpu_name(root: Path = Path("/")) -> str:
 
 
 def usable_memory_bytes(root: Path = Path("/")) -> int | None:
-    """What the kernel gives to all processes, or to this one's cgroup; None where it is not told."""
+    """What the kernel gives to all processes, or this one's cgroup gets; None if not told."""
     found = []
     with suppress(OSError, ValueError, IndexError):
         lines = (root / "proc" / "meminfo").read_text().splitlines()

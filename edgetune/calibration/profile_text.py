@@ -62,7 +62,7 @@ def profile_text(
 
 
 def _rounds(count: int) -> str:
-    return f"harmonic mean over sizes, medians of {count} interleaved repetitions"
+    return f"over several sizes, medians of {count} interleaved repetitions"
 
 
 def _notes(calibration: Calibration) -> Iterator[str]:

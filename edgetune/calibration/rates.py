@@ -75,9 +75,8 @@ def _runner(onnxruntime: Any, workload: Workload) -> Callable[[], object]:
 def rates_of(timed: Sequence[Timed]) -> dict[str, Duration]:
     """Seconds per operation, byte or operator, by what was measured.
 
-    Of several workloads the durations per unit are averaged with equal weights (the harmonic mean
-    of their rates): a step's time is a sum of such durations. The overhead per operator is not
-    taken off: the workloads take a thousand times as long.
+    Of several workloads the amounts and the durations are summed, as they are in a step, so that
+    the larger ones count more. The spread is that of the noisiest.
     """
     groups: dict[str, list[Timed]] = {}
     for item in timed:
@@ -86,6 +85,6 @@ def rates_of(timed: Sequence[Timed]) -> dict[str, Duration]:
 
 
 def _mean(items: Sequence[Timed]) -> Duration:
-    per_unit = sum(item.duration.seconds / item.amount for item in items) / len(items)
+    per_unit = sum(i.duration.seconds for i in items) / sum(i.amount for i in items)
     spread = max(item.duration.spread for item in items)
     return Duration(per_unit, spread, min(item.duration.rounds for item in items))

@@ -42,9 +42,11 @@ def interleaved(
 ) -> dict[str, Duration]:
     """How long each of `runs` takes, one after the other, round by round.
 
-    So what disturbs the machine for a while disturbs all of them alike. The first round is not
-    counted. Rounds go on until `within_seconds` are over, by `clock`; there are at least
-    FEWEST_ROUNDS. progress: is told which share of it is done.
+    So what disturbs the machine for a while disturbs all of them alike. Each runs twice in a row
+    and is timed the second time: onnxruntime's threads wait busily for a while after a run, and
+    would take the cores from the next. The first round is not counted. Rounds go on until
+    `within_seconds` are over, by `clock`; there are at least FEWEST_ROUNDS. progress: is told
+    which share of it is done.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
@@ -52,6 +54,7 @@ def interleaved(
     start, rounds = clock(), 0
     while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and clock() - start < within_seconds):
         for name, run in runs.items():
+            run()
             before = clock()
             run()
             times[name].append(clock() - before)

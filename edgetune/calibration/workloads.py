@@ -195,7 +195,7 @@ def _elementwise() -> Iterator[Workload]:
 
 
 def _int8() -> Iterator[Workload]:
-    """Products as an 8-bit prefix has them: unsigned data, signed weights, one scale per channel."""
+    """Products of an 8-bit prefix: unsigned data, signed weights, one scale per channel."""
     for name, image, weight in (
         ("3x3, 64 channels", (4, 64, 20, 20), (64, 64, 3, 3)),
         ("1x1, 160 channels", (4, 160, 12, 12), (160, 160, 1, 1)),

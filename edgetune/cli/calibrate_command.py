@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import platform
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from edgetune.calibration.calibrate import Calibration, Progress, calibrate
+from edgetune.calibration.calibrate import Calibration, calibrate
 from edgetune.calibration.profile_text import profile_text
 from edgetune.calibration.timing import NOISY
 from edgetune.calibration.workloads import DISPATCH, MOVING
 from edgetune.cli.output import add_json_option, print_json, table
+from edgetune.cli.phase_line import phase_line, silent
 from edgetune.errors import DeviceError, UsageError
 from edgetune.files.atomic import check_writable, write_atomically
 from edgetune.files.device_profiles import load_profile
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> None:
     check_writable(out)
     like = options.device and _base(options.device)
     meter = find_meter().meter
-    progress = _silent if options.json else _shown()
+    progress = silent if options.json else phase_line()
     onnxruntime = import_onnxruntime()
     folder = options.storage or out.absolute().parent
     found = calibrate(onnxruntime, seconds, meter, folder, progress)
@@ -95,27 +95,6 @@ def _check(text: str, like: str | None) -> None:
             why = str(error).replace(str(path), "of what was measured")
             hint = "" if like is None else f"; is this device one like {like}? Else choose another"
             raise DeviceError(f"{why}{hint}") from error
-
-
-def _silent(phase: str, share: float) -> None:
-    return None
-
-
-def _shown() -> Progress:
-    """Redraws one line on a terminal; elsewhere one line per phase."""
-    last = ""
-
-    def show(phase: str, share: float) -> None:
-        nonlocal last
-        if sys.stderr.isatty():
-            text = f"measuring {phase} {share:4.0%}" if phase else ""
-            sys.stderr.write(f"\r{text:40}" + ("" if phase else "\r"))
-            sys.stderr.flush()
-        elif phase and phase != last:
-            print(f"measuring {phase}", file=sys.stderr)
-        last = phase
-
-    return show
 
 
 def describe_calibration(found: Calibration) -> str:

@@ -15,6 +15,7 @@ from edgetune.cli import (
     export_command,
     merge_command,
     plan_command,
+    profile_command,
     replan_command,
     train_command,
     verify_command,
@@ -28,7 +29,7 @@ exit codes:
   2  usage: a command, pattern or option that cannot be understood
   3  data: wrong shape, type or value
   4  device: unknown, or a profile that is not sound
-  5  budget: nothing fits
+  5  budget: nothing fits, or `profile` measured more than a budget
   6  bundle, delta or checkpoint: missing, damaged, newer, or of something else
   7  export: a model that cannot be captured, lowered or verified
   8  set-up: the installed packages cannot do what is asked
@@ -44,6 +45,7 @@ _COMMANDS = (
     export_command,
     verify_command,
     replan_command,
+    profile_command,
     train_command,
     evaluate_command,
     merge_command,

@@ -57,8 +57,8 @@ class DeviceProfile:
     usable_memory_bytes: what the kernel leaves to all processes together, in bytes.
     bandwidth_bytes_per_second: bytes read plus bytes written per second, as the CPU reaches them.
     flops_per_second: fp32 floating-point operations per second on all cores, by operator class
-        as onnxruntime sustains them, of a frozen prefix where that differs, and under "peak" the highest rate of the CPU; a
-        multiply-accumulate counts as two.
+        as onnxruntime sustains them, of a frozen prefix where that differs, and under "peak" the
+        highest rate of the CPU; a multiply-accumulate counts as two.
     dispatch_seconds: overhead of one operator, in seconds; known where it was measured only.
     idle_watts: power of the idle device, in watts, at `power_scope`.
     load_watts: power with all cores at work, in watts, at `power_scope`.

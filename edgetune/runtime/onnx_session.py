@@ -39,8 +39,6 @@ def session_options(onnxruntime: Any, graph: str) -> Any:
     # Older x86 adds products of unsigned and signed bytes in 16 bits, which may overflow; of
     # unsigned ones it does not. It means nothing elsewhere.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    # Else the threads of one graph go on waiting busily, and keep the next one's from the cores.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     if graph in (GRADIENTS, EVALUATE, UPDATE):
         # Executed as written, in the order that was simulated. Fused nodes would count as the last
         # ones; prepared weights would be held twice, and save nothing here.

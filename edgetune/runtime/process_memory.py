@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def peak_bytes() -> int | None:
@@ -17,6 +18,43 @@ def peak_bytes() -> int | None:
 def current_bytes() -> int | None:
     """What this process has resident now; None where the system does not tell (not Linux)."""
     return _from_status("VmRSS")
+
+
+def forget_peak() -> bool:
+    """Begin anew with `peak_bytes`, from what is resident now; False where the system cannot."""
+    try:
+        _CLEAR_REFS.write_text("5")  # proc(5)
+    except OSError:
+        return False
+    return True
+
+
+def cgroup_peak_bytes(root: Path = Path("/")) -> int | None:
+    """The most that this process's cgroup had since it was made, page cache included.
+
+    None without a memory controller (that of Raspberry Pi OS is off by default).
+    """
+    try:
+        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    tree = root / "sys" / "fs" / "cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        inner = path.lstrip("/")
+        if not controllers:  # version 2
+            candidates = [tree / inner / "memory.peak"]
+        elif "memory" in controllers.split(","):
+            name = "memory.max_usage_in_bytes"
+            candidates = [tree / "memory" / inner / name, tree / "memory" / name]
+        else:
+            continue
+        for candidate in candidates:
+            try:
+                return int(candidate.read_text())
+            except (OSError, ValueError):
+                continue
+    return None
 
 
 def _from_status(field: str) -> int | None:
