@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgetune.calibration.alone import LEARNING_RATE, peak_alone
 from edgetune.calibration.heat import Heat, read_heat
 from edgetune.calibration.operator_times import NodeTime, read_node_times
 from edgetune.calibration.timing import Clock
@@ -18,11 +19,9 @@ from edgetune.meters import Meter, Sampler
 from edgetune.nouns.energy import EnergyReading
 from edgetune.runtime.batches import epoch_order, micro_batches, plan_batch
 from edgetune.runtime.portable_session import PortableSession
-from edgetune.runtime.process_memory import cgroup_peak_bytes, forget_peak, peak_bytes
+from edgetune.runtime.process_memory import cgroup_peak_bytes
 from edgetune.runtime.session import MicroBatch, TrainingSession
 
-LEARNING_RATE = 1e-6  # the values are thrown away; they shall only stay finite
-_ALONE_STEPS = 3
 _PROFILED_STEPS = 4
 _MOST_BATCHES = 8
 
@@ -38,8 +37,8 @@ class Opened:
 
 @dataclass(frozen=True)
 class Memory:
-    """process_bytes: the most that the process had resident while this bundle alone ran; None where
-    nothing tells. cgroup_bytes: the most that its cgroup ever had, page cache included.
+    """process_bytes: the most that a process of this bundle alone had resident, without data; None
+    where nothing tells. cgroup_bytes: the most that its cgroup ever had, page cache included.
     """
 
     process_bytes: int | None
@@ -103,7 +102,7 @@ def measure_steps(
     memories = []
     for place, bundle in enumerate(bundles):
         progress("memory", place / len(bundles))
-        memories.append(_alone(bundle, len(bundles) == 1))
+        memories.append(Memory(peak_alone(bundle.folder), cgroup_peak_bytes()))
     sessions = [bundle.open() for bundle in bundles]
     if meter is None:
         times, energies = _timed(bundles, sessions, steps, None, progress, clock)
@@ -119,15 +118,6 @@ def measure_steps(
         energy = energies[place]
         found.append(MeasuredStep(tuple(times[place]), memories[place], energy, heat, nodes))
     return found
-
-
-def _alone(bundle: Opened, only: bool) -> Memory:
-    forgotten = forget_peak()
-    session = bundle.open()
-    for step in range(_ALONE_STEPS):
-        _step(session, bundle.batches[step % len(bundle.batches)])
-    process = peak_bytes() if forgotten or only else None
-    return Memory(process, cgroup_peak_bytes())
 
 
 def _step(session: TrainingSession, batch: Iterable[MicroBatch]) -> None:

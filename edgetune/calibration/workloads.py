@@ -133,6 +133,7 @@ def _prefixes() -> Iterator[Workload]:
     """Convolutions in a row with their activations, as a frozen prefix has them."""
     for name, image, weights in (
         ("3x3, 64 channels", (4, 64, 20, 20), [(64, 64, 3, 3)] * 3),
+        ("3x3, 256 channels", (4, 256, 6, 6), [(256, 256, 3, 3)] * 2),
         ("1x1, 32 and 192 channels", (4, 32, 24, 24), [(192, 32, 1, 1), (32, 192, 1, 1)] * 3),
         ("1x1, 160 and 320 channels", (4, 160, 6, 6), [(320, 160, 1, 1), (160, 320, 1, 1)] * 2),
     ):

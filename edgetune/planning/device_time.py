@@ -13,8 +13,9 @@ Makers = Mapping[str, Operation]
 """The operation that makes each tensor."""
 
 # Operators per tensor in the update graph of each kind of optimizer, and how often they read or
-# write as many bytes as the tensor has: counted in exporters/.../portable/update_graph.py.
-_UPDATE = {"adamw": (16, 37), "sgd": (6, 13), "sgd-momentum": (8, 18), "sgd-nesterov": (10, 23)}
+# write as many bytes as the tensor has, leaving out the result of the operator just before, which
+# is in a cache: counted in exporters/edgetune_exporters/portable/update_graph.py.
+_UPDATE = {"adamw": (16, 25), "sgd": (6, 10), "sgd-momentum": (8, 14), "sgd-nesterov": (10, 17)}
 
 
 def operation_seconds(
@@ -94,11 +95,11 @@ def update_seconds(
 ) -> float | None:
     """Duration of adding up the gradients of a tensor of that size, and of updating it.
 
-    Each micro-batch adds a gradient to the sum (three accesses); the sum is cleared and its norm
-    taken; then come the update graph's operators. kind: that of the optimizer.
+    The sum of the gradients is cleared, each micro-batch adds to it, its norm is taken; then come
+    the update graph's operators. kind: that of the optimizer.
     """
     operators, accesses = _UPDATE[kind]
-    moving = moving_seconds((3 * micro_batches + 2 + accesses) * size_bytes, profile)
+    moving = moving_seconds((2 * micro_batches + 2 + accesses) * size_bytes, profile)
     overhead = profile.dispatch_seconds.value if profile.dispatch_seconds else 0.0
     return None if moving is None else moving + (operators + micro_batches) * overhead
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def peak_bytes() -> int | None:
@@ -18,15 +17,6 @@ def peak_bytes() -> int | None:
 def current_bytes() -> int | None:
     """What this process has resident now; None where the system does not tell (not Linux)."""
     return _from_status("VmRSS")
-
-
-def forget_peak() -> bool:
-    """Begin anew with `peak_bytes`, from what is resident now; False where the system cannot."""
-    try:
-        _CLEAR_REFS.write_text("5")  # proc(5)
-    except OSError:
-        return False
-    return True
 
 
 def cgroup_peak_bytes(root: Path = Path("/")) -> int | None:
