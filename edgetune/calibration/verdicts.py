@@ -26,8 +26,8 @@ class Verdict:
         """ "within", "exceeded by 12 %", or "not measured"."""
         if self.measured is None:
             return "not measured"
-        over = self.measured / self.limit - 1
-        return f"exceeded by {over:.1%}" if self.exceeded else f"within, {-over:.1%} left"
+        share = self.measured / self.limit
+        return f"exceeded by {share - 1:.1%}" if self.exceeded else f"within, {1 - share:.1%} left"
 
 
 def verdicts(

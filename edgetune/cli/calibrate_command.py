@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> None:
     meter = find_meter().meter
     progress = silent if options.json else phase_line()
     onnxruntime = import_onnxruntime()
-    folder = options.storage or out.absolute().parent
+    folder = options.storage or next(p for p in out.absolute().parents if p.is_dir())
     found = calibrate(onnxruntime, seconds, meter, folder, progress)
     progress("", 1.0)
     text = profile_text(found, options.id or out.stem, host, date.today().isoformat(), like)
@@ -92,8 +92,12 @@ def _check(text: str, like: str | None) -> None:
         try:
             load_profile(str(path))
         except DeviceError as error:
-            why = str(error).replace(str(path), "of what was measured")
-            hint = "" if like is None else f"; is this device one like {like}? Else choose another"
+            why = str(error).replace(str(path), "just measured")
+            hint = (
+                ""
+                if like is None
+                else f"; is this device one like {like}? Else choose another, or leave --device out"
+            )
             raise DeviceError(f"{why}{hint}") from error
 
 

@@ -15,7 +15,7 @@ Makers = Mapping[str, Operation]
 # Operators per tensor in the update graph of each kind of optimizer, and how often they read or
 # write as many bytes as the tensor has, leaving out the result of the operator just before, which
 # is in a cache: counted in exporters/edgetune_exporters/portable/update_graph.py.
-_UPDATE = {"adamw": (16, 25), "sgd": (6, 10), "sgd-momentum": (8, 14), "sgd-nesterov": (10, 17)}
+UPDATE = {"adamw": (16, 25), "sgd": (6, 10), "sgd-momentum": (8, 14), "sgd-nesterov": (10, 17)}
 
 
 def operation_seconds(
@@ -98,7 +98,7 @@ def update_seconds(
     The sum of the gradients is cleared, each micro-batch adds to it, its norm is taken; then come
     the update graph's operators. kind: that of the optimizer.
     """
-    operators, accesses = _UPDATE[kind]
+    operators, accesses = UPDATE[kind]
     moving = moving_seconds((2 * micro_batches + 2 + accesses) * size_bytes, profile)
     overhead = profile.dispatch_seconds.value if profile.dispatch_seconds else 0.0
     return None if moving is None else moving + (operators + micro_batches) * overhead
