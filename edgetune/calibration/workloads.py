@@ -161,11 +161,10 @@ def _products() -> Iterator[Workload]:
         graph = _Graph(left, amount=2 * prod(left) * right[-1])
         graph.op("MatMul", "x", graph.constant(_random(right)))
         yield graph.workload(name, "matmul", GRADIENTS, {"x": _random(left)})
-    graph = _Graph((256, 512), amount=2 * 256 * 512 * 512)
-    graph.op("Gemm", "x", graph.constant(_random((512, 512))), transB=1)
-    yield graph.workload(
-        "256 x 512 x 512, transposed", "matmul", GRADIENTS, {"x": _random((256, 512))}
-    )
+    graph = _Graph((512, 1024), amount=2 * 512 * 1024 * 256)
+    graph.op("Gemm", "x", graph.constant(_random((256, 1024))), transB=1)
+    feeds = {"x": _random((512, 1024))}
+    yield graph.workload("512 x 1024 x 256, transposed", "matmul", GRADIENTS, feeds)
 
 
 def _elementwise() -> Iterator[Workload]:
