@@ -6,7 +6,7 @@
     ├── DataError                  3   data of the wrong shape, type or value
     ├── DeviceError                4   an unknown device, or a profile that is not sound
     │   └── MeterError             4   a power sensor that is missing, unreadable or reads nonsense
-    ├── BudgetError                5   no plan fits the budget
+    ├── BudgetError                5   no plan fits the budget, or what was measured exceeds it
     ├── BundleError                6   a bundle that is missing, damaged, newer or inconsistent
     │   └── CheckpointError        6   the same of a checkpoint
     ├── ExportError                7   a model that cannot be captured, lowered or verified
@@ -57,7 +57,7 @@ class MeterError(DeviceError):
 
 
 class BudgetError(EdgetuneError):
-    """No plan fits the budget."""
+    """No plan fits the budget, or what was measured exceeds it."""
 
     exit_code = 5
 

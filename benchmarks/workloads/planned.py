@@ -56,8 +56,7 @@ class TextLogits(nn.Module):
 
 def mobilenet_v2() -> Example:
     """MobileNetV2 1.0, 224 x 224."""
-    config = MobileNetV2Config(num_labels=CLASSES, image_size=224, tf_padding=False)
-    return _images(MobileNetV2ForImageClassification, config)
+    return _mobilenet_v2(224)
 
 
 def resnet50() -> Example:
@@ -80,14 +79,7 @@ def minilm_l6() -> Example:
 
 def resnet18_224() -> Example:
     """ResNet-18, 224 x 224: for calibration."""
-    config = ResNetConfig(
-        num_labels=CLASSES,
-        layer_type="basic",
-        depths=[2, 2, 2, 2],
-        hidden_sizes=[64, 128, 256, 512],
-        embedding_size=64,
-    )
-    return _images(ResNetForImageClassification, config)
+    return _resnet18(224)
 
 
 def mobilenet_v1_160() -> Example:
@@ -103,6 +95,16 @@ def bert_2x256() -> Example:
     return _bert(256, 2, 4, 1024, 64)
 
 
+def mobilenet_v2_96() -> Example:
+    """MobileNetV2 1.0, 96 x 96: small enough for a minute on a slow machine."""
+    return _mobilenet_v2(96)
+
+
+def resnet18_160() -> Example:
+    """ResNet-18, 160 x 160."""
+    return _resnet18(160)
+
+
 def cnn_64() -> Example:
     """Four plain 3x3 convolutions with strides, 64 x 64: for calibration."""
     torch.manual_seed(0)
@@ -115,6 +117,22 @@ def cnn_64() -> Example:
     images = torch.randn(SAMPLES, 3, 64, 64)
     targets = torch.randint(0, CLASSES, (SAMPLES,))
     return nn.Sequential(*layers), (images, targets), nn.CrossEntropyLoss()
+
+
+def _mobilenet_v2(size: int) -> Example:
+    config = MobileNetV2Config(num_labels=CLASSES, image_size=size, tf_padding=False)
+    return _images(MobileNetV2ForImageClassification, config, size)
+
+
+def _resnet18(size: int) -> Example:
+    config = ResNetConfig(
+        num_labels=CLASSES,
+        layer_type="basic",
+        depths=[2, 2, 2, 2],
+        hidden_sizes=[64, 128, 256, 512],
+        embedding_size=64,
+    )
+    return _images(ResNetForImageClassification, config, size)
 
 
 def _bert(width: int, layers: int, heads: int, inner: int, tokens: int) -> Example:

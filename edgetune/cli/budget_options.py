@@ -60,12 +60,16 @@ def time_limit_from(options: argparse.Namespace) -> float | None:
 
 
 def budget_problems(options: argparse.Namespace) -> Iterator[str]:
-    """What is wrong with the budget's and the search's numbers."""
+    """What is wrong with the budget's numbers."""
     if options.energy_per_run and options.steps is None:
         yield "--energy-per-run needs to know of how many updates: give --steps, such as 1000"
     if options.steps is not None and not options.energy_per_run:
         yield "--steps counts the updates of --energy-per-run: give that too, or leave --steps out"
     if options.steps is not None and options.steps < 1:
         yield f"--steps is {options.steps}: expected at least one update"
+
+
+def search_problems(options: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with the search's numbers."""
     if options.gap is not None and not 0 <= options.gap < 1:
         yield f"--gap is {options.gap}: expected a share from 0 to below 1, such as 0.01"

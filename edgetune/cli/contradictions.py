@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 
-from edgetune.cli.budget_options import budget_problems
+from edgetune.cli.budget_options import budget_problems, search_problems
 from edgetune.errors import UsageError, raise_all
 
 PLOT_SUFFIXES = (".svg", ".png")
@@ -20,6 +20,7 @@ def check_request(options: argparse.Namespace) -> None:
     """
     problems = [
         *budget_problems(options),
+        *search_problems(options),
         *_of_the_selection(options),
         *_of_the_scores(options),
         *(_of_the_reports(options) if hasattr(options, "frontier") else ()),

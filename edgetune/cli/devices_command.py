@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetune.cli.output import add_json_option, print_json, table
 from edgetune.files.device_profiles import load_profile, profile_ids
-from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, DeviceProfile, Quantity
+from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, PREFIX, DeviceProfile, Quantity
 from edgetune.units import format_bytes
 
 
@@ -65,7 +65,7 @@ def _numbers(profile: DeviceProfile) -> Iterator[tuple[str, ...]]:
         ("load power", profile.load_watts),
         *(
             (f"fp32 {name}", profile.flops_per_second.get(name))
-            for name in (PEAK, *OPERATOR_CLASSES)
+            for name in (PEAK, *OPERATOR_CLASSES, *PREFIX.values())
         ),
         ("int8 products", profile.flops_per_second.get(INT8)),
     ]

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edgetune.cli import (
+    calibrate_command,
     delta_command,
     devices_command,
     evaluate_command,
     export_command,
     merge_command,
     plan_command,
+    profile_command,
     replan_command,
     train_command,
     verify_command,
@@ -27,7 +29,7 @@ exit codes:
   2  usage: a command, pattern or option that cannot be understood
   3  data: wrong shape, type or value
   4  device: unknown, or a profile that is not sound
-  5  budget: nothing fits
+  5  budget: nothing fits, or `profile` measured more than a budget
   6  bundle, delta or checkpoint: missing, damaged, newer, or of something else
   7  export: a model that cannot be captured, lowered or verified
   8  set-up: the installed packages cannot do what is asked
@@ -45,10 +47,12 @@ a budget ended the training; a checkpoint was written first, --resume continues:
 
 _COMMANDS = (
     devices_command,
+    calibrate_command,
     plan_command,
     export_command,
     verify_command,
     replan_command,
+    profile_command,
     train_command,
     evaluate_command,
     merge_command,

@@ -13,6 +13,7 @@ from edgetune.cli.budget_options import (
     add_search_options,
     budget_from,
     budget_problems,
+    search_problems,
     time_limit_from,
 )
 from edgetune.cli.describe import candidate_names, describe_plan, few, plan_json
@@ -55,7 +56,8 @@ def _run(options: argparse.Namespace) -> None:
         train_patterns,
     )
 
-    raise_all(UsageError, "cannot use these options", list(budget_problems(options)))
+    problems = [*budget_problems(options), *search_problems(options)]
+    raise_all(UsageError, "cannot use these options", problems)
     manifest, _ = read_manifest(options.bundle)
     before = manifest.plan
     budget = budget_from(options, before.budget)

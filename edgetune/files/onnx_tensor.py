@@ -148,10 +148,15 @@ def external_bytes(tensor: memoryview, folder: Path) -> memoryview:
 
 def new_tensor(name: str, array: Array) -> Chunks:
     """A TensorProto of this name with `array` as raw data. Its dtype must be in DTYPES."""
-    data_type = next(key for key, dtype in DTYPES.items() if dtype.name == array.dtype.name)
+    data_type = data_type_of(array)
     dims = [chunk for size in array.shape for chunk in integer_field(_DIMS, size)]
     head = [*dims, *integer_field(_DATA_TYPE, data_type), *text_field(_NAME, name)]
     return [*head, *bytes_field(_RAW_DATA, [raw_bytes(array)])]
+
+
+def data_type_of(array: Array) -> int:
+    """The TensorProto.DataType of an array, whose dtype must be in DTYPES."""
+    return next(key for key, dtype in DTYPES.items() if dtype.name == array.dtype.name)
 
 
 def with_raw_data(tensor: memoryview, data: memoryview) -> Chunks:

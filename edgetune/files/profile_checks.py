@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgetune.errors import nearest
-from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, Quantity
+from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, PREFIX, Quantity
 
 Table = Mapping[str, Any]
 
 FLOPS = "flops_per_second"
-FLOPS_KEYS = (*OPERATOR_CLASSES, INT8, PEAK)
+FLOPS_KEYS = (*OPERATOR_CLASSES, *PREFIX.values(), INT8, PEAK)
 UNITS = {
     "total_memory_bytes": "byte",
     "usable_memory_bytes": "byte",
@@ -226,7 +226,9 @@ def _order_problems(quantities: Mapping[str, Quantity]) -> list[str]:
         ("bandwidth_bytes_per_second", "peak_bandwidth_bytes_per_second"),
         ("idle_watts", "load_watts"),
     ]
-    pairs += [(f"{FLOPS}.{name}", f"{FLOPS}.{PEAK}") for name in OPERATOR_CLASSES]
+    pairs += [
+        (f"{FLOPS}.{name}", f"{FLOPS}.{PEAK}") for name in (*OPERATOR_CLASSES, *PREFIX.values())
+    ]
     return [
         _problem(low, f"{quantities[low].value:g}", f"at most {high} = {quantities[high].value:g}")
         for low, high in pairs

@@ -7,6 +7,7 @@ nobody touches is written back with the very bytes it had. All errors are Bundle
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -103,6 +104,11 @@ def last_integer(fields: list[Field], number: int) -> int:
 def integer_field(number: int, value: int) -> Chunks:
     """An integer field, negative values in two's complement of 64 bits."""
     return [memoryview(_varint(number << 3 | VARINT) + _varint(value & 0xFFFF_FFFF_FFFF_FFFF))]
+
+
+def float_field(number: int, value: float) -> Chunks:
+    """A single-precision field."""
+    return [memoryview(_varint(number << 3 | FIXED32) + struct.pack("<f", value))]
 
 
 def bytes_field(number: int, payload: Chunks) -> Chunks:

@@ -9,11 +9,22 @@ from typing import Any, Literal
 Kind = Literal["measured", "vendor", "derived"]
 PowerScope = Literal["module", "board", "wall"]
 
-OPERATOR_CLASSES = ("convolution", "depthwise", "matmul", "elementwise")
-"""Classes of operators that sustain different shares of the peak."""
+OPERATOR_CLASSES = ("convolution", "pointwise", "depthwise", "matmul", "elementwise")
+"""Classes of operators that sustain different shares of the peak.
+
+Pointwise convolutions, the 1x1 ones, run at the rate of convolutions where theirs is unknown."""
 
 INT8 = "int8"
 """Key in `flops_per_second` of products of 8-bit integers, with onnxruntime's kernels."""
+
+PREFIX = {
+    "convolution": "prefix_convolution",
+    "pointwise": "prefix_pointwise",
+    "depthwise": "prefix_depthwise",
+}
+"""Keys in `flops_per_second` of a frozen prefix's convolutions, by class, activations included.
+
+The prefix is optimised when it is loaded; what has gradients runs as it is written."""
 
 PEAK = "peak"
 """Key in `flops_per_second` of the fp32 peak of all cores."""
@@ -46,8 +57,8 @@ class DeviceProfile:
     usable_memory_bytes: what the kernel leaves to all processes together, in bytes.
     bandwidth_bytes_per_second: bytes read plus bytes written per second, as the CPU reaches them.
     flops_per_second: fp32 floating-point operations per second on all cores, by operator class
-        as onnxruntime sustains them, and under "peak" the highest rate of the CPU; a
-        multiply-accumulate counts as two.
+        as onnxruntime sustains them, of a frozen prefix where that differs, and under "peak" the
+        highest rate of the CPU; a multiply-accumulate counts as two.
     dispatch_seconds: overhead of one operator, in seconds; known where it was measured only.
     idle_watts: power of the idle device, in watts, at `power_scope`.
     load_watts: power with all cores at work, in watts, at `power_scope`.

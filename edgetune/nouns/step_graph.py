@@ -14,7 +14,9 @@ from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.selection import Selection
 
 # Operator classes: which of the device's rates an operation runs at.
-OPERATOR_CLASSES = ("convolution", "depthwise", "matmul", "elementwise", "view")
+# Pointwise: a 1x1 convolution. Depthwise: one with one channel in or out per group.
+CONVOLUTIONS = ("convolution", "pointwise", "depthwise")
+OPERATOR_CLASSES = (*CONVOLUTIONS, "matmul", "elementwise", "view")
 
 
 @dataclass(frozen=True)

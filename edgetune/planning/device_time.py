@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from edgetune.nouns.profile import INT8, DeviceProfile, Quantity
+from collections.abc import Mapping
+
+from edgetune.nouns.profile import INT8, PREFIX, DeviceProfile, Quantity
 from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune.planning.int8_prefix import Int8Prefix
+from edgetune.planning.needs import Needs
+
+Makers = Mapping[str, Operation]
+"""The operation that makes each tensor."""
+
+# Operators per tensor in the update graph of each kind of optimizer, and how often they read or
+# write as many bytes as the tensor has, leaving out the result of the operator just before, which
+# is in a cache: counted in exporters/edgetune_exporters/portable/update_graph.py.
+UPDATE = {"adamw": (16, 25), "sgd": (6, 10), "sgd-momentum": (8, 14), "sgd-nesterov": (10, 17)}
 
 
 def operation_seconds(
@@ -18,8 +29,35 @@ def operation_seconds(
     """
     if operation.operator_class == "view":
         return 0.0
-    rate = profile.flops_per_second.get(operation.operator_class)
+    rate = _rate(operation, profile)
     return _roofline(operation, moved_bytes(operation, graph), rate, profile)
+
+
+def prefix_seconds(
+    index: int, graph: StepGraph, needs: Needs, makers: Makers, profile: DeviceProfile
+) -> float | None:
+    """Duration of the operation of that index while it is frozen, in seconds.
+
+    A prefix is optimised when it is loaded: its convolutions have rates of their own, and an
+    activation right behind one is part of it. None where that makes no difference that is known.
+    """
+    operation = graph.operations[index]
+    if not needs.is_forward(index):
+        return None
+    if operation.in_place and operation.operator_class == "elementwise":
+        known = any(key in profile.flops_per_second for key in PREFIX.values())
+        maker = makers.get(operation.inputs[0])
+        fused = maker is not None and maker.operator_class in PREFIX
+        return 0.0 if fused and known else None
+    rate = profile.flops_per_second.get(PREFIX.get(operation.operator_class, ""))
+    if rate is None:
+        return None
+    return _roofline(operation, moved_bytes(operation, graph), rate, profile)
+
+
+def _rate(operation: Operation, profile: DeviceProfile) -> Quantity | None:
+    rates, kind = profile.flops_per_second, operation.operator_class
+    return rates.get(kind, rates.get("convolution") if kind == "pointwise" else None)
 
 
 def int8_seconds(
@@ -30,8 +68,8 @@ def int8_seconds(
     Where the profile lacks that rate, and for depthwise convolutions, the rate is that of fp32.
     """
     operation = graph.operations[index]
-    rate = profile.flops_per_second.get(operation.operator_class)
-    if operation.operator_class in ("convolution", "matmul"):
+    rate = _rate(operation, profile)
+    if operation.operator_class in ("convolution", "pointwise", "matmul"):
         rate = profile.flops_per_second.get(INT8, rate)
     tensors = (*operation.inputs, *operation.outputs)
     saved = sum(graph.tensor_bytes[n] - int8.bytes_of(n, graph) for n in tensors if n)
@@ -50,6 +88,20 @@ def _roofline(
         return None
     overhead = profile.dispatch_seconds.value if profile.dispatch_seconds else 0.0
     return max(moving, computing) + overhead
+
+
+def update_seconds(
+    size_bytes: int, micro_batches: int, kind: str, profile: DeviceProfile
+) -> float | None:
+    """Duration of adding up the gradients of a tensor of that size, and of updating it.
+
+    The sum of the gradients is cleared, each micro-batch adds to it, its norm is taken; then come
+    the update graph's operators. kind: that of the optimizer.
+    """
+    operators, accesses = UPDATE[kind]
+    moving = moving_seconds((2 * micro_batches + 2 + accesses) * size_bytes, profile)
+    overhead = profile.dispatch_seconds.value if profile.dispatch_seconds else 0.0
+    return None if moving is None else moving + (operators + micro_batches) * overhead
 
 
 def moving_seconds(count: float, profile: DeviceProfile) -> float | None:

@@ -62,7 +62,7 @@ def int8_prefix(graph: StepGraph, needs: Needs) -> Int8Prefix:
     results: set[str] = set()
     for index, operation in enumerate(graph.operations):
         capable = operation.int8_weight or operation.int8_result
-        if not capable or not _is_forward(index, needs):
+        if not capable or not needs.is_forward(index):
             continue
         leaving[index] = needs.trained_by(index)
         if operation.int8_weight:
@@ -71,15 +71,6 @@ def int8_prefix(graph: StepGraph, needs: Needs) -> Int8Prefix:
         if operation.int8_result:
             results.update(operation.outputs)
     return Int8Prefix(leaving, weights, frozenset(results))
-
-
-def _is_forward(index: int, needs: Needs) -> bool:
-    """Whether an operation computes on data, but not on labels, for the sake of the loss."""
-    return bool(
-        needs.on_data[index]
-        and not needs.depends_on[index] & needs.labels
-        and needs.needed_by[index] & needs.always
-    )
 
 
 def _weights_of(operation: Operation, graph: StepGraph) -> list[str]:

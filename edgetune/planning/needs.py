@@ -36,6 +36,14 @@ class Needs:
         """The candidates that operation `index` depends on, labels aside."""
         return self.depends_on[index] & ~self.labels
 
+    def is_forward(self, index: int) -> bool:
+        """Whether an operation computes on data, but not on labels, for the sake of the loss."""
+        return bool(
+            self.on_data[index]
+            and not self.depends_on[index] & self.labels
+            and self.needed_by[index] & self.always
+        )
+
 
 def needs_of(graph: StepGraph) -> Needs:
     """Reachability in the dense step, forwards and backwards."""

@@ -15,14 +15,15 @@ from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.precision import Precision
 from edgetune.nouns.profile import DeviceProfile
 from edgetune.nouns.selection import Selection
-from edgetune.nouns.step_graph import StepGraph
+from edgetune.nouns.step_graph import CONVOLUTIONS, StepGraph
 from edgetune.planning.buffers import buffers_of
 from edgetune.planning.device_time import (
     int8_seconds,
     moved_bytes,
-    moving_seconds,
     operation_seconds,
+    prefix_seconds,
     step_joules,
+    update_seconds,
 )
 from edgetune.planning.held_features import boundaries_of
 from edgetune.planning.int8_prefix import NODES_AROUND, NOTHING_IN_INT8, int8_prefix
@@ -65,7 +66,7 @@ class StepCosts:
         self.needs = needs_of(graph)
         self._int8 = int8_prefix(graph, self.needs) if precision == "int8" else NOTHING_IN_INT8
         self._micro_batches = -(-batch // graph.batch)
-        self._slots = len(optimizer.slots)
+        self._slots, self._kind = len(optimizer.slots), optimizer.kind
         self._sizes = [graph.tensor_bytes[c.gradient] for c in graph.candidates]
         self.seconds = self._seconds()
         buffers = buffers_of(graph, self.needs, self._int8)
@@ -108,11 +109,10 @@ class StepCosts:
 
     def loading_bytes(self) -> int:
         """What rearranging the largest convolution's weight takes when the prefix is loaded."""
-        kinds = ("convolution", "depthwise")
         weights = [
             self.graph.tensor_bytes[operation.inputs[1]]
             for operation in self.graph.operations
-            if operation.operator_class in kinds and operation.inputs[1] in self._parameters
+            if operation.operator_class in CONVOLUTIONS and operation.inputs[1] in self._parameters
         ]
         return LOADING_COPIES * max(weights, default=0)
 
@@ -197,21 +197,22 @@ class StepCosts:
 
     def _seconds(self) -> Amounts | None:
         amounts: Amounts = []
+        makers = {name: made for made in self.graph.operations for name in made.outputs}
         for index, users in enumerate(self.needs.needed_by):
             seconds = operation_seconds(self.graph.operations[index], self.graph, self.profile)
             if seconds is None:
                 return None
-            if index in self._int8.leaving:
-                in_int8 = int8_seconds(self._int8, index, self.graph, self.profile)
-                faster = seconds if in_int8 is None else min(seconds, in_int8)
-                more = (seconds - faster) * self._micro_batches
-                amounts.append((more, self._int8.leaving[index]))
-                seconds = faster
+            ways = [prefix_seconds(index, self.graph, self.needs, makers, self.profile)]
+            if index in self._int8.leaving:  # never slower than fp32, so that it is tried first
+                ways.append(int8_seconds(self._int8, index, self.graph, self.profile))
+            frozen = min((way for way in ways if way is not None), default=seconds)
+            if frozen < seconds:
+                more = (seconds - frozen) * self._micro_batches
+                amounts.append((more, self.needs.trained_by(index)))
+                seconds = frozen
             amounts.append((seconds * self._micro_batches, users))
         for index, size in enumerate(self._sizes):
-            # Each micro-batch adds a gradient; an update reads and writes value and slots.
-            accesses = 3 * self._micro_batches + 2 + 2 * self._slots
-            seconds = moving_seconds(accesses * size, self.profile)
+            seconds = update_seconds(size, self._micro_batches, self._kind, self.profile)
             if seconds is None:
                 return None
             amounts.append((seconds, 1 << index))

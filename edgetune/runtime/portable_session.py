@@ -33,10 +33,10 @@ from edgetune.nouns.bundle_names import (
 )
 from edgetune.nouns.manifest import Manifest
 from edgetune.nouns.slices import put_slices, share_problems, take_slices
-from edgetune.runtime.allocator import return_freed_buffers
 from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.feature_cache import FeatureCache, prefix_digest
 from edgetune.runtime.merge import merge
+from edgetune.runtime.onnx_session import load_graph
 from edgetune.runtime.onnxruntime_packages import import_onnxruntime
 from edgetune.runtime.session import Array, Arrays, MicroBatch, MicroResult
 
@@ -48,11 +48,15 @@ class PortableSession:
     """A TrainingSession on the graphs of a portable bundle (see edgetune.runtime.session).
 
     folder: the bundle; manifest and digest: as `edgetune.files.bundle.read_manifest` gives them.
+    profile_prefix: if given, onnxruntime times the nodes of every graph (`end_profiling`).
     Raises BundleError when a graph or the initial state cannot be loaded.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, digest: str) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, digest: str, profile_prefix: str | None = None
+    ) -> None:
         self._onnxruntime = import_onnxruntime()
+        self._profile_prefix = profile_prefix
         self._folder, self._manifest, self._digest = folder, manifest, digest
         self._graphs: dict[str, Any] = {}
         self._shares = manifest.plan.selection.shares
@@ -188,6 +192,10 @@ class PortableSession:
             self._slots = {name: state[name] for name in self._slots}
         self._updates, self._pending = int(state[_UPDATES]), 0
 
+    def end_profiling(self) -> dict[str, Path]:
+        """Onnxruntime's records of the graphs loaded now, by graph; only with a profile_prefix."""
+        return {name: Path(graph.end_profiling()) for name, graph in self._graphs.items()}
+
     def _put(self, values: Arrays) -> None:
         for name, whole in self._values.items():
             put_slices(whole, self._shares.get(name), values[name])
@@ -269,7 +277,9 @@ class PortableSession:
             together = _TRAINING if name in _TRAINING else (name,)
             kept = (FEATURES, *together)
             self._graphs = {n: graph for n, graph in self._graphs.items() if n in kept}
-            self._graphs[name] = _load_graph(self._onnxruntime, self._folder / name)
+            self._graphs[name] = load_graph(
+                self._onnxruntime, self._folder / name, self._profile_prefix
+            )
         return self._graphs[name]
 
 
@@ -291,32 +301,6 @@ def _blaming_data(graph: str) -> Iterator[None]:
             f"onnxruntime cannot run {graph} on these data: {text}; check the inputs' shapes, and "
             "that indices such as token ids lie within the model's vocabulary"
         ) from error
-
-
-def _load_graph(onnxruntime: Any, path: Path) -> Any:
-    return_freed_buffers()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # So that the process holds what the plan predicts: no arena keeps what a step has freed, no
-    # dead buffer waits for a tensor of its shape, and tensors lie in one block, which costs fewer
-    # page faults than a mapping each.
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_reuse = False
-    options.enable_mem_pattern = True
-    # Older x86 adds products of unsigned and signed bytes in 16 bits, which may overflow; of
-    # unsigned ones it does not. It means nothing elsewhere.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    if path.name in (GRADIENTS, EVALUATE, UPDATE):
-        # Executed as written, in the order that was simulated. Fused nodes would count as the last
-        # ones; prepared weights would be held twice, and save nothing here.
-        levels, orders = onnxruntime.GraphOptimizationLevel, onnxruntime.ExecutionOrder
-        options.graph_optimization_level = levels.ORT_DISABLE_ALL
-        options.execution_order = orders.PRIORITY_BASED
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own types, one per status code
-        raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
 
 
 def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:

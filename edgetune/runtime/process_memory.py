@@ -19,6 +19,34 @@ def current_bytes() -> int | None:
     return _from_status("VmRSS")
 
 
+def cgroup_peak_bytes(root: Path = Path("/")) -> int | None:
+    """The most that this process's cgroup had since it was made, page cache included.
+
+    None without a memory controller (that of Raspberry Pi OS is off by default).
+    """
+    try:
+        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    tree = root / "sys" / "fs" / "cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        inner = path.lstrip("/")
+        if not controllers:  # version 2
+            candidates = [tree / inner / "memory.peak"]
+        elif "memory" in controllers.split(","):
+            name = "memory.max_usage_in_bytes"
+            candidates = [tree / "memory" / inner / name, tree / "memory" / name]
+        else:
+            continue
+        for candidate in candidates:
+            try:
+                return int(candidate.read_text())
+            except (OSError, ValueError):
+                continue
+    return None
+
+
 def _from_status(field: str) -> int | None:
     try:
         lines = _STATUS.read_text().splitlines()

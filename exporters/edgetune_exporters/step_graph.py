@@ -109,11 +109,18 @@ def _class_and_flops(node: onnx.NodeProto, types: Types) -> tuple[str, int]:
         weight = types[node.input[1]][1]
         per_position = 2 * prod(weight[1:])
         positions = out if node.op_type == "Conv" else prod(types[node.input[0]][1])
-        depthwise = weight[1] == 1 and _attribute(node, "group", 1) > 1
-        return ("depthwise" if depthwise else "convolution"), per_position * positions
+        return _convolution_class(node, weight), per_position * positions
     if node.op_type == "Gather":
         return "elementwise", out  # what it does not pick it does not read
     return "elementwise", max(out, *(prod(types[name][1]) for name in node.input if name), 0)
+
+
+def _convolution_class(node: onnx.NodeProto, weight: tuple[int, ...]) -> str:
+    """The gradient of a depthwise weight has many channels in, and one out, per group."""
+    groups = _attribute(node, "group", 1)
+    if groups > 1 and (weight[1] == 1 or weight[0] == groups):
+        return "depthwise"
+    return "pointwise" if prod(weight[2:]) == 1 else "convolution"
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

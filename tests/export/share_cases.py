@@ -17,7 +17,7 @@ from edgetune_exporters.step_graph import step_graph
 from onnx import helper
 
 from edgetune.nouns.candidate import Candidate
-from edgetune.nouns.step_graph import Operation, StepGraph
+from edgetune.nouns.step_graph import CONVOLUTIONS, Operation, StepGraph
 from edgetune.planning.split import needed_operations
 from tests.export.lowered import Arrays, run_onnx
 
@@ -123,7 +123,7 @@ def _added(shared: Shared) -> set[str]:
 
 
 def _kind(operation: Operation, added: set[str]) -> str:
-    if operation.operator_class in ("matmul", "convolution", "depthwise"):
+    if operation.operator_class in (*CONVOLUTIONS, "matmul"):
         return "products"
     is_gather = operation.name in added and operation.name.startswith("Gather")
     return "gathers" if is_gather else "others"

@@ -1,0 +1,1 @@
+"""Measures a device with the kernels and the session options that training uses."""

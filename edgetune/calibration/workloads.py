@@ -1,0 +1,236 @@
+"""What is timed: small graphs of one class of operator each, of sizes as training steps have them.
+
+A gradient graph runs as it is written; a frozen prefix is optimised when it is loaded (fused
+activations, convolutions over blocks of channels). So both are measured, by the same kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from edgetune.files.onnx_model import Attribute, Node, onnx_model
+from edgetune.nouns.bundle_names import FEATURES, GRADIENTS
+from edgetune.nouns.loss import Array
+from edgetune.nouns.profile import INT8, PREFIX
+
+MOVING, DISPATCH = "bytes", "dispatch"
+"""What element-wise workloads, and the chain of operators on next to nothing, are of."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A graph to be timed.
+
+    measures: a key of `flops_per_second`, or MOVING, or DISPATCH. graph: the bundle's graph whose
+    session options it runs with. amount: floating-point operations, or bytes read and written; of
+    DISPATCH operators. operators: of the graph.
+    """
+
+    name: str
+    measures: str
+    graph: str
+    model: bytes
+    feeds: Mapping[str, Array]
+    result: str
+    amount: float
+    operators: int
+
+
+@dataclass
+class _Graph:
+    """A graph in the making, whose operators follow one another. shape: of the last result."""
+
+    shape: tuple[int, ...]
+    last: str = "x"
+    amount: float = 0.0
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+
+    def constant(self, array: Array) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = array
+        return name
+
+    def op(self, operator: str, *inputs: str, **attributes: Attribute) -> str:
+        """An operator on `inputs`; on the last result where there are none."""
+        name = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(Node(operator, inputs or (self.last,), (name,), attributes))
+        self.last = name
+        return name
+
+    def convolution(
+        self, weight: tuple[int, ...], stride: int = 1, pad: int = 0, group: int = 1
+    ) -> None:
+        """A Conv with a weight of that shape, its FLOPs counted."""
+        n, _, height, width = self.shape
+        rows = (height + 2 * pad - weight[2]) // stride + 1
+        columns = (width + 2 * pad - weight[3]) // stride + 1
+        self.shape = (n, weight[0], rows, columns)
+        self.amount += 2 * prod(self.shape) * prod(weight[1:])
+        self.op(
+            *("Conv", self.last, self.constant(_random(weight))),
+            strides=(stride, stride),
+            pads=(pad,) * 4,
+            group=group,
+        )
+
+    def activation(self) -> None:
+        """What follows a convolution in MobileNet, fused where the runtime fuses."""
+        six = np.float32(6)
+        low, high = self.constant(np.asarray(0 * six)), self.constant(np.asarray(six))
+        self.op("Clip", self.last, low, high)
+
+    def workload(
+        self, name: str, measures: str, graph: str, feeds: Mapping[str, Array]
+    ) -> Workload:
+        model = onnx_model(self.nodes, feeds, (self.last,), self.constants)
+        count = len(self.nodes)
+        return Workload(name, measures, graph, model, feeds, self.last, self.amount, count)
+
+
+def _random(shape: tuple[int, ...]) -> Array:
+    """Small numbers, never denormal, the same at every run."""
+    return np.random.default_rng(0).uniform(0.1, 0.2, shape).astype(np.float32)
+
+
+def workloads() -> tuple[Workload, ...]:
+    """All of them; together they hold about 60 MiB."""
+    return (*_convolutions(), *_prefixes(), *_products(), *_elementwise(), *_int8(), _dispatch())
+
+
+def _convolutions() -> Iterator[Workload]:
+    """Forward, gradient of the input and gradient of the weight, dense and depthwise.
+
+    The gradient of a weight is a convolution with images as the kernels (docs/design.md), of a
+    depthwise one with a group per channel.
+    """
+    for name, measures, image, weight, stride, pad, group in (
+        ("3x3, 64 channels", "convolution", (4, 64, 20, 20), (64, 64, 3, 3), 1, 1, 1),
+        ("3x3, 256 channels", "convolution", (4, 256, 6, 6), (256, 256, 3, 3), 1, 1, 1),
+        ("3x3, 3 channels", "convolution", (4, 3, 96, 96), (32, 3, 3, 3), 2, 1, 1),
+        ("1x1, 96 channels", "pointwise", (4, 96, 24, 24), (144, 96, 1, 1), 1, 0, 1),
+        ("1x1, 320 channels", "pointwise", (4, 320, 6, 6), (1280, 320, 1, 1), 1, 0, 1),
+        ("of a weight", "convolution", (64, 8, 18, 18), (64, 8, 16, 16), 1, 0, 1),
+        ("3x3, 96 channels", "depthwise", (4, 96, 24, 24), (96, 1, 3, 3), 1, 1, 96),
+        ("3x3, 384 channels", "depthwise", (4, 384, 6, 6), (384, 1, 3, 3), 1, 1, 384),
+        ("of a weight, 96 channels", "depthwise", (1, 384, 26, 26), (96, 4, 24, 24), 1, 0, 96),
+        ("of a weight, 384 channels", "depthwise", (1, 1536, 8, 8), (384, 4, 6, 6), 1, 0, 384),
+    ):
+        graph = _Graph(image)
+        graph.convolution(weight, stride, pad, group)
+        yield graph.workload(name, measures, GRADIENTS, {"x": _random(image)})
+    image, weight = (4, 128, 10, 10), (128, 64, 3, 3)
+    graph = _Graph(image, amount=2 * prod(image) * prod(weight[1:]))
+    graph.op("ConvTranspose", "x", graph.constant(_random(weight)), strides=(2, 2), pads=(1,) * 4)
+    yield graph.workload("of an image, 3x3", "convolution", GRADIENTS, {"x": _random(image)})
+
+
+def _prefixes() -> Iterator[Workload]:
+    """Convolutions in a row with their activations, as a frozen prefix has them."""
+    for name, image, weights in (
+        ("3x3, 64 channels", (4, 64, 20, 20), [(64, 64, 3, 3)] * 3),
+        ("3x3, 256 channels", (4, 256, 6, 6), [(256, 256, 3, 3)] * 2),
+        ("1x1, 32 and 192 channels", (4, 32, 24, 24), [(192, 32, 1, 1), (32, 192, 1, 1)] * 3),
+        ("1x1, 160 and 320 channels", (4, 160, 6, 6), [(320, 160, 1, 1), (160, 320, 1, 1)] * 2),
+    ):
+        graph = _Graph(image)
+        for weight in weights:
+            graph.convolution(weight, pad=weight[2] // 2)
+            graph.activation()
+        kind = "pointwise" if weights[0][2] == 1 else "convolution"
+        yield graph.workload(name, PREFIX[kind], FEATURES, {"x": _random(image)})
+    for channels, size in ((96, 24), (384, 6)):
+        graph = _Graph((4, channels, size, size))
+        for _ in range(4):
+            graph.convolution((channels, 1, 3, 3), pad=1, group=channels)
+            graph.activation()
+        feeds = {"x": _random((4, channels, size, size))}
+        yield graph.workload(f"3x3, {channels} channels", PREFIX["depthwise"], FEATURES, feeds)
+
+
+def _products() -> Iterator[Workload]:
+    for name, left, right in (
+        ("512 x 256 x 1024", (512, 256), (256, 1024)),
+        ("1280 x 72 x 320", (1280, 72), (72, 320)),
+        ("32 of 64 x 64 x 64", (32, 64, 64), (32, 64, 64)),
+    ):
+        graph = _Graph(left, amount=2 * prod(left) * right[-1])
+        graph.op("MatMul", "x", graph.constant(_random(right)))
+        yield graph.workload(name, "matmul", GRADIENTS, {"x": _random(left)})
+    graph = _Graph((512, 1024), amount=2 * 512 * 1024 * 256)
+    graph.op("Gemm", "x", graph.constant(_random((256, 1024))), transB=1)
+    feeds = {"x": _random((512, 1024))}
+    yield graph.workload("512 x 1024 x 256, transposed", "matmul", GRADIENTS, feeds)
+
+
+def _elementwise() -> Iterator[Workload]:
+    """A forward and a backward through an activation and a residual, kept in between."""
+    for name, shape in (
+        ("of 1.7 MiB", (4, 96, 34, 34)),
+        ("of 147 KiB", (4, 256, 6, 6)),
+    ):
+        size = 4 * prod(shape)
+        graph = _Graph(shape)
+        one = graph.constant(np.full((1, 1, 1, 1), 0.5, np.float32))
+        added = graph.op("Add", "x", "y")
+        graph.activation()
+        scaled = graph.op("Mul", graph.last, one)
+        graph.op("Transpose", scaled, perm=(1, 0, 2, 3))
+        graph.op("Transpose", graph.last, perm=(1, 0, 2, 3))
+        graph.op("Mul", graph.last, added)
+        graph.op("Sub", graph.last, scaled)
+        mask = graph.op("LessOrEqual", added, one)
+        graph.op("Cast", mask, to=1)
+        graph.op("Mul", graph.last, scaled)
+        axes = graph.constant(np.array([0, 2, 3], np.int64))
+        graph.op("ReduceSum", graph.last, axes, keepdims=0)
+        # Add, Clip, Mul, two Transposes, two with two inputs, a mask of bytes, its Cast, Mul, sum
+        graph.amount = size * (3 + 2 + 2 + 2 + 2 + 3 + 3 + 1.25 + 1.25 + 3 + 1)
+        feeds = {"x": _random(shape), "y": _random(shape)}
+        yield graph.workload(name, MOVING, GRADIENTS, feeds)
+
+
+def _int8() -> Iterator[Workload]:
+    """Products of an 8-bit prefix: unsigned data, signed weights, one scale per channel."""
+    for name, image, weight in (
+        ("3x3, 64 channels", (4, 64, 20, 20), (64, 64, 3, 3)),
+        ("1x1, 160 channels", (4, 160, 12, 12), (160, 160, 1, 1)),
+    ):
+        graph = _Graph(image)
+        step, zero = (
+            graph.constant(np.asarray(np.float32(0.01))),
+            graph.constant(np.asarray(np.uint8(0))),
+        )
+        graph.op("QuantizeLinear", "x", step, zero)
+        for _ in range(3):
+            data = graph.op("DequantizeLinear", graph.last, step, zero)
+            stored = np.random.default_rng(0).integers(-99, 99, weight).astype(np.int8)
+            scales = graph.constant(np.full(weight[0], 1e-3, np.float32))
+            zeros = graph.constant(np.zeros(weight[0], np.int8))
+            rounded = graph.op("DequantizeLinear", graph.constant(stored), scales, zeros, axis=0)
+            graph.op("Conv", data, rounded, pads=(weight[2] // 2,) * 4)
+            graph.op("Relu")
+            graph.op("QuantizeLinear", graph.last, step, zero)
+            graph.amount += 2 * prod(image) * prod(weight[1:])
+        graph.op("DequantizeLinear", graph.last, step, zero)
+        yield graph.workload(name, INT8, FEATURES, {"x": _random(image)})
+
+
+def _dispatch() -> Workload:
+    """Operators on next to nothing, of the kinds that a backward is full of."""
+    graph = _Graph((8, 8))
+    factor = graph.constant(np.full((1, 1), 0.5, np.float32))
+    axis = graph.constant(np.array([1], np.int64))
+    for _ in range(40):
+        graph.op("Mul", graph.last, factor)
+        graph.op("Transpose", graph.last, perm=(1, 0))
+        graph.op("Add", graph.last, "x")
+        total = graph.op("ReduceSum", graph.last, axis, keepdims=1)
+        graph.op("Sub", "x", total)
+    graph.amount = len(graph.nodes)
+    name = f"{len(graph.nodes)} operators in a row"
+    return graph.workload(name, DISPATCH, GRADIENTS, {"x": _random((8, 8))})

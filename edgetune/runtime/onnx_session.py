@@ -1,0 +1,49 @@
+"""How every graph runs: the options of a session, the same for training and for calibrating."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgetune.errors import BundleError
+from edgetune.nouns.bundle_names import EVALUATE, GRADIENTS, UPDATE
+from edgetune.runtime.allocator import return_freed_buffers
+
+
+def load_graph(onnxruntime: Any, path: Path, profile_prefix: str | None = None) -> Any:
+    """An InferenceSession of the bundle's graph at `path`. Raises BundleError.
+
+    profile_prefix: if given, onnxruntime times every node, into a file whose name begins so.
+    """
+    return_freed_buffers()
+    options = session_options(onnxruntime, path.name)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own types, one per status code
+        raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
+
+
+def session_options(onnxruntime: Any, graph: str) -> Any:
+    """The SessionOptions of a bundle's graph of that name (edgetune.nouns.bundle_names)."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # So that the process holds what the plan predicts: no arena keeps what a step has freed, no
+    # dead buffer waits for a tensor of its shape, and tensors lie in one block, which costs fewer
+    # page faults than a mapping each.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_reuse = False
+    options.enable_mem_pattern = True
+    # Older x86 adds products of unsigned and signed bytes in 16 bits, which may overflow; of
+    # unsigned ones it does not. It means nothing elsewhere.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    if graph in (GRADIENTS, EVALUATE, UPDATE):
+        # Executed as written, in the order that was simulated. Fused nodes would count as the last
+        # ones; prepared weights would be held twice, and save nothing here.
+        levels, orders = onnxruntime.GraphOptimizationLevel, onnxruntime.ExecutionOrder
+        options.graph_optimization_level = levels.ORT_DISABLE_ALL
+        options.execution_order = orders.PRIORITY_BASED
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
