@@ -31,9 +31,10 @@ from acceptance_tasks import TASKS, Part, Task
 from edgetune_exporters.export import export
 from edgetune_exporters.factory import Example, load_example
 from report import table
-from selection_plans import Competitor, competitors
+from selection_plans import competitors
 
 from edgetune.files.atomic import write_atomically
+from edgetune.nouns.plan import UpdatePlan
 from edgetune.nouns.plan_request import PlanRequest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +61,7 @@ class Recipe:
 
 
 RECIPES = {
-    "signs": Recipe(4, 16),
+    "signs": Recipe(3, 16),
     "banking77": Recipe(2, 16, samples=1000),
     "motion": Recipe(40, 8),
 }
@@ -103,25 +104,32 @@ def run_task(task: Task, device_python: Path, criteria: list[str]) -> list[Resul
     example = on_training_samples(
         load_example(f"{task.workload}:factory"), [folder / train for (train, _), _ in pairs]
     )
-    found = []
+    found: list[Result] = []
+    outcomes: dict[object, Mapping[str, Any]] = {}  # of plans that are alike, trained once
     for number, competitor in enumerate(
         competitors(task, example, recipe.batch, recipe.reference, criteria)
     ):
         if competitor.planned is None:
             print(f"{task.name}: {competitor.name}: {competitor.why}", file=sys.stderr)
             continue
-        bundle = folder / f"bundle-{number}"
-        export(example, competitor.planned, ("portable",), bundle)
-        job = {
-            "bundle": str(bundle),
-            "epochs": recipe.epochs,
-            "rates": LEARNING_RATES,
-            "seeds": SEEDS,
-            "parts": [part for part, _ in pairs],
-            "tuning": [tuning for _, tuning in pairs],
-        }
-        found.append(_result(task, competitor, _on_device(device_python, folder, job)))
-        print(f"{task.name}: {competitor.name}: {found[-1].accuracies}", file=sys.stderr)
+        plan = competitor.planned.plan
+        chosen = plan.selection
+        shares = tuple(chosen.shares.items())
+        alike = (chosen.trainable, shares, plan.micro_batch, plan.recomputes)
+        if alike not in outcomes:
+            bundle = folder / f"bundle-{number}"
+            export(example, competitor.planned, ("portable",), bundle)
+            job = {
+                "bundle": str(bundle),
+                "epochs": recipe.epochs,
+                "rates": LEARNING_RATES,
+                "seeds": SEEDS,
+                "parts": [part for part, _ in pairs],
+                "tuning": [tuning for _, tuning in pairs],
+            }
+            outcomes[alike] = _on_device(device_python, folder, job)
+        found.append(_result(task, competitor.name, plan, outcomes[alike]))
+        print(f"{task.name}: {' | '.join(_row(found[-1]))}", file=sys.stderr, flush=True)
     print(f"\n## {task.title}\n\n{table([HEADING, *map(_row, found)])}\n", flush=True)
     return found
 
@@ -171,12 +179,10 @@ def _on_device(python: Path, folder: Path, job: Mapping[str, Any]) -> Mapping[st
     return outcome
 
 
-def _result(task: Task, competitor: Competitor, outcome: Mapping[str, Any]) -> Result:
-    assert competitor.planned is not None
-    plan = competitor.planned.plan
+def _result(task: Task, name: str, plan: UpdatePlan, outcome: Mapping[str, Any]) -> Result:
     return Result(
         task=task.name,
-        selection=competitor.name,
+        selection=name,
         trained=plan.selection.trainable,
         trainable_count=plan.trainable_count,
         parameter_count=plan.parameter_count,
