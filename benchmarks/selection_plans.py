@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from acceptance_tasks import Task
 from edgetune_exporters.factory import Example
 from edgetune_exporters.make_plan import PlannedStep, Variants, make_plan, plan_for
+from edgetune_exporters.request_importance import request_importance
 
 from edgetune.errors import BudgetError
 from edgetune.files.device_profiles import load_profile
@@ -28,13 +29,20 @@ class Competitor:
 
 
 def competitors(
-    task: Task, example: Example, batch: int, reference: int, criteria: Sequence[str]
+    task: Task,
+    example: Example,
+    calibration: Example,
+    batch: int,
+    reference: int,
+    criteria: Sequence[str],
 ) -> list[Competitor]:
     """All within the memory that row `reference` of the task takes with the batch at once.
 
     By hand: the head, the biases with it, the reference, and as many of the last tensors as fit.
     Planned by each criterion: within the memory alone, and within the reference's predicted time
-    of a step too. Everything but the reference may run in micro-batches and recompute.
+    of a step too. Everything but the reference may run in micro-batches and recompute. example:
+    what the bundles are made of, and their self-tests. calibration: the same model with the
+    samples that importance is measured on.
     """
     request = PlanRequest(
         load_profile(task.device), batch=batch, gap=GAP, time_limit_seconds=TIME_LIMIT_SECONDS
@@ -55,9 +63,12 @@ def competitors(
     for criterion in criteria:
         by = f" ({criterion})" if len(criteria) > 1 else ""
         asked = replace(within, criterion=criterion)
-        found.append(Competitor(f"planned{by}", make_plan(example, asked)))
+        importance = request_importance(calibration, asked)
+        variants = Variants(example, asked, importance)
+        found.append(Competitor(f"planned{by}", plan_for(variants, importance, asked)))
         asked = replace(asked, budget=as_fast)
-        found.append(Competitor(f"planned, step no longer{by}", make_plan(example, asked)))
+        best = plan_for(variants, importance, asked)
+        found.append(Competitor(f"planned, step no longer{by}", best))
     return found
 
 
