@@ -8,8 +8,7 @@ Importance is measured on training samples; criteria other than the default come
 All train with the same data, batch, epochs and seeds, with AdamW and a cosine. Each has its own
 learning rate: of LEARNING_RATES the one that is best on one half of the training samples after
 training on the other, with the first seed; the test samples are not looked at for it. Prints a
-table per task and writes build/bench/selection_accuracy.json, which keeps the tasks that are not
-run again.
+table per task; build/bench/selection_accuracy.json has each row as soon as it is there.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Recipe:
 
 
 RECIPES = {
-    "signs": Recipe(3, 16),
+    "signs": Recipe(2, 16),
     "banking77": Recipe(2, 16, samples=1000),
     "motion": Recipe(40, 8),
 }
@@ -93,7 +92,7 @@ class Result:
     accuracies: tuple[float, ...]
 
 
-def run_task(task: Task, device_python: Path, criteria: list[str]) -> list[Result]:
+def run_task(task: Task, device_python: Path, criteria: list[str]) -> None:
     """Plan, export and train every competitor; prints the table at its end."""
     folder = FOLDER / task.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,9 +128,9 @@ def run_task(task: Task, device_python: Path, criteria: list[str]) -> list[Resul
             }
             outcomes[alike] = _on_device(device_python, folder, job)
         found.append(_result(task, competitor.name, plan, outcomes[alike]))
+        _keep(found[-1])
         print(f"{task.name}: {' | '.join(_row(found[-1]))}", file=sys.stderr, flush=True)
     print(f"\n## {task.title}\n\n{table([HEADING, *map(_row, found)])}\n", flush=True)
-    return found
 
 
 def on_training_samples(example: Example, paths: list[Path]) -> Example:
@@ -144,6 +143,14 @@ def on_training_samples(example: Example, paths: list[Path]) -> Example:
     by_name = isinstance(example.inputs, Mapping)
     inputs = tensors if by_name else next(iter(tensors.values()))
     return Example(example.model, inputs, torch.from_numpy(targets[rows]), example.loss)
+
+
+def _keep(result: Result) -> None:
+    """Put the row into the results, in the place of one of the same task and selection."""
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    name = (result.task, result.selection)
+    others = [row for row in rows if (row["task"], row["selection"]) != name]
+    write_atomically(RESULTS, (json.dumps([*others, asdict(result)], indent=1) + "\n").encode())
 
 
 Pair = tuple[str, str]
@@ -232,11 +239,7 @@ def main() -> int:
         print("EDGETUNE_DATA is not set: it names the folder with the real data", file=sys.stderr)
         return 2
     for name in options.task:
-        results = run_task(TASKS[name], options.device_python.absolute(), options.criterion)
-        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-        kept = [row for row in kept if row["task"] != name]
-        text = json.dumps([*kept, *map(asdict, results)], indent=1) + "\n"
-        write_atomically(RESULTS, text.encode())
+        run_task(TASKS[name], options.device_python.absolute(), options.criterion)
     return 0
 
 
