@@ -92,8 +92,8 @@ class Result:
     accuracies: tuple[float, ...]
 
 
-def run_task(task: Task, device_python: Path, criteria: list[str]) -> None:
-    """Plan, export and train every competitor; prints the table at its end."""
+def run_task(task: Task, device_python: Path, criteria: list[str], only: list[str] | None) -> None:
+    """Plan every competitor, export and train those in `only`; prints the table at its end."""
     folder = FOLDER / task.name
     folder.mkdir(parents=True, exist_ok=True)
     if task.name == "motion":  # taught once, then read by every process
@@ -110,6 +110,8 @@ def run_task(task: Task, device_python: Path, criteria: list[str]) -> None:
     ):
         if competitor.planned is None:
             print(f"{task.name}: {competitor.name}: {competitor.why}", file=sys.stderr)
+            continue
+        if only and competitor.name not in only:
             continue
         plan = competitor.planned.plan
         chosen = plan.selection
@@ -230,6 +232,7 @@ def main() -> int:
     """Run the tasks that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--selection", nargs="+", help="only rows of these names (default: all)")
     parser.add_argument("--criterion", nargs="+", default=[PlanRequest.criterion])
     parser.add_argument(
         "--device-python", type=Path, default=ROOT / ".venv-device" / "bin" / "python"
@@ -239,7 +242,9 @@ def main() -> int:
         print("EDGETUNE_DATA is not set: it names the folder with the real data", file=sys.stderr)
         return 2
     for name in options.task:
-        run_task(TASKS[name], options.device_python.absolute(), options.criterion)
+        run_task(
+            TASKS[name], options.device_python.absolute(), options.criterion, options.selection
+        )
     return 0
 
 
