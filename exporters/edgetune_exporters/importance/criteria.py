@@ -25,9 +25,10 @@ Scores = dict[str, TensorScores]
 def fisher(calibration: Calibration) -> Scores:
     """Trace of the empirical Fisher information: mean over n of g_n^2, summed.
 
-    Kwon et al., TinyTrain, ICML 2024, eq. 2 is the same mean of squares taken of the gradient by a
-    gate on each activation channel; taken of the weights it exists for every tensor, not only for
-    those with an activation of their own, and is additive over the slices of either axis.
+    The Fisher information of Kwon et al., TinyTrain, ICML 2024 (arXiv 2307.09988, task-adaptive
+    sparse update) is the same mean of squares taken of the gradient by a gate on each activation
+    channel; taken of the weights it exists for every tensor, not only for those with an activation
+    of their own, and is additive over the slices of either axis.
     """
     return {name: summed(value) for name, value in calibration.squared_gradients().items()}
 
@@ -35,9 +36,9 @@ def fisher(calibration: Calibration) -> Scores:
 def tinytrain(calibration: Calibration, macs: Mapping[str, float]) -> Scores:
     """F / ((P / max P) * (M / max M)) with F of `fisher`, P parameters and M multiply-accumulates.
 
-    The multi-objective score of Kwon et al., TinyTrain, ICML 2024, eq. 3, per tensor instead of per
-    layer. A share keeps the denominator of its tensor, as the paper ranks the channels of a layer
-    by F alone. macs: by parameter name, of every tensor that the loss depends on, greater than 0.
+    The multi-objective criterion of Kwon et al., TinyTrain, ICML 2024 (arXiv 2307.09988), per
+    tensor instead of per layer. A share keeps the denominator of its tensor, as the paper ranks the
+    channels of a layer by F alone. macs: by parameter name, of every tensor that the loss depends on, greater than 0.
     Raises UsageError listing every other.
     """
     found = fisher(calibration)
@@ -56,7 +57,7 @@ def tinytrain(calibration: Calibration, macs: Mapping[str, float]) -> Scores:
 
 
 def magnitude(calibration: Calibration) -> Scores:
-    """Summed |w|: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, sec. 3.1.
+    """Summed |w|: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017.
 
     The L1 norm, because it is additive as the planner's objective is.
     """
@@ -71,8 +72,9 @@ def squared_gradient_norm(calibration: Calibration) -> Scores:
 def taylor(calibration: Calibration) -> Scores:
     """Summed |w * g|, the first-order change of the loss if each scalar were removed.
 
-    Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, eq. 8, without
-    the square, which is monotone for one scalar, so that scalars add up in units of the loss.
+    The first-order importance of Molchanov et al., Importance Estimation for Neural Network
+    Pruning, CVPR 2019, without its square, which is monotone for one scalar, so that scalars add up
+    in units of the loss.
     """
     return _of_weight_and_gradient(calibration, lambda w, g: (w * g).abs())
 
@@ -80,8 +82,9 @@ def taylor(calibration: Calibration) -> Scores:
 def loss_reduction(calibration: Calibration, optimizer: Optimizer, learning_rate: float) -> Scores:
     """Summed -g * dw: the first-order drop of the loss by the first step of `optimizer`.
 
-    Huang et al., ElasticTrainer, MobiSys 2023, sec. 3, with g before the step: the paper takes it
-    after a step of all tensors at once, so its scores depend on what else is trained. For plain SGD
+    Huang et al., ElasticTrainer, MobiSys 2023 (arXiv 2312.14227), with g before the step: their
+    code (github.com/pittisl/ElasticTrainer, `compute_dw` in train.py) takes it after a step of all
+    tensors at once, so its scores depend on what else is trained. For plain SGD
     it is learning_rate * g^2, for AdamW learning_rate * |g| where epsilon does not matter; with
     weight decay it can be negative.
     """
