@@ -72,8 +72,9 @@ BAD_FILES = [
     pytest.param(
         "matmul =",
         "matmuls =",
-        "flops_per_second.matmuls: found an unknown key, expected one of convolution, depthwise, "
-        "matmul, elementwise, int8, peak; the nearest names are matmul",
+        "flops_per_second.matmuls: found an unknown key, expected one of convolution, pointwise, "
+        "depthwise, matmul, elementwise, prefix_convolution, prefix_pointwise, prefix_depthwise, "
+        "int8, peak; the nearest names are matmul",
         id="unknown operator class",
     ),
     pytest.param(
