@@ -8,12 +8,15 @@
 # `.venv-oldest` is a device with the oldest versions that pyproject.toml admits.
 #
 # PYTHON=...         the Python that makes the environments: CPython 3.11 or 3.12
+# RELEASE=...        of Debian, for `make aarch64`: bookworm (Python 3.11) or trixie (3.13)
 # EDGETUNE_DATA=...  the folder with the data sets of `make acceptance`
 
 WORKSTATION := .venv
 DEVICE := .venv-device
 OLDEST := .venv-oldest
 DEVICE_TESTS := tests/device tests/bundles
+
+RELEASE ?= bookworm
 
 # The first Python that answers, is of a right version and can make environments. (Debian keeps
 # the last part in python3-venv; a pyenv shim can be on the path and still fail.)
@@ -34,10 +37,11 @@ WHEEL := dist/.built
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint test test-oldest test-bundles demo acceptance need-data wheel lock clean
+.PHONY: help setup lint test test-oldest test-bundles aarch64 node demo bench acceptance need-data
+.PHONY: wheel lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(WORKSTATION)/.edgetune $(DEVICE)/.edgetune  ## make .venv and .venv-device
 
@@ -47,8 +51,8 @@ lint: $(WORKSTATION)/.edgetune  ## ruff, mypy --strict and the floors between mo
 	$(WORKSTATION)/bin/mypy --strict
 	$(WORKSTATION)/bin/lint-imports --no-logo
 
-test: setup lint test-bundles  ## lint, the device tests in .venv-device, those of the export in .venv
-	$(DEVICE)/bin/pytest $(DEVICE_TESTS)
+test: setup lint test-bundles  ## lint, the tests of device and emulated ARM, those of the export
+	$(DEVICE)/bin/pytest $(DEVICE_TESTS) tests/aarch64
 	$(WORKSTATION)/bin/pytest tests/export
 
 test-oldest: $(OLDEST)/.edgetune test-bundles  ## the device tests with the oldest onnxruntime and numpy
@@ -58,10 +62,24 @@ test-oldest: $(OLDEST)/.edgetune test-bundles  ## the device tests with the olde
 test-bundles: $(WORKSTATION)/.edgetune
 	$(WORKSTATION)/bin/python -m tests.bundles.make
 
+# Debian's Python and PyPI's ARM wheels under build/aarch64, run by qemu; see docs/arm.md.
+aarch64: $(DEVICE)/.edgetune test-bundles  ## emulated Raspberry Pis: verify, train, resume, compare with here
+	$(DEVICE)/bin/python -m tests.aarch64.checks --wheel dist/edgetune-*.whl --release $(RELEASE)
+
+node: $(DEVICE)/.edgetune test-bundles  ## a bundle trained from Node.js, compared (needs node and npm)
+	cd examples/node && npm ci --ignore-scripts --no-audit --no-fund
+	$(DEVICE)/bin/python examples/node/check.py cnn1d mobilenet_v3_small
+
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py
 
-acceptance: need-data setup  ## the figures of the README, on real data (EDGETUNE_DATA=folder)
+bench: setup  ## predicted against measured: memory of plans (as root also in a cgroup), time; planning times
+	$(WORKSTATION)/bin/python benchmarks/plan_speed.py
+	$(WORKSTATION)/bin/python benchmarks/memory_truth.py $(if $(filter 0,$(shell id -u)),--limited)
+	$(WORKSTATION)/bin/python benchmarks/time_truth.py
+
+acceptance: need-data setup  ## planner against brute force; the README's figures (EDGETUNE_DATA=folder)
+	$(WORKSTATION)/bin/python -m tests.device.planned_cases --count 1000
 	EDGETUNE_DATA='$(EDGETUNE_DATA)' $(WORKSTATION)/bin/python benchmarks/acceptance.py
 
 need-data:
@@ -77,7 +95,7 @@ lock:  ## resolve requirements/*.in again into requirements/*.lock
 	rm -rf build/lock
 
 clean:  ## remove the environments and all that was built
-	rm -rf $(WORKSTATION) $(DEVICE) $(OLDEST) build dist
+	rm -rf $(WORKSTATION) $(DEVICE) $(OLDEST) build dist examples/node/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

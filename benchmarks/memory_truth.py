@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -80,7 +79,9 @@ def make_bundles(folder: Path, models: tuple[str, ...]) -> Iterator[Planned]:
             least, most = _range(first)
             for fraction in FRACTIONS:
                 bound = int(least + fraction * (most - least))
-                within = replace(request, budget=Budget(memory_bytes=bound), gap=0.02)
+                within = replace(
+                    request, budget=Budget(memory_bytes=bound), gap=0.02, time_limit_seconds=10
+                )
                 try:
                     planned = plan_for(variants, importance, within)
                 except BudgetError as error:
@@ -186,7 +187,7 @@ def main() -> int:
     )
     build = ROOT / "build" / "bench"
     build.mkdir(parents=True, exist_ok=True)
-    (build / "memory_truth.json").write_text(json.dumps(rows, indent=1) + os.linesep)
+    (build / "memory_truth.json").write_text(json.dumps(rows, indent=1) + "\n")
     return int(max(ratios) > 1 or min(ratios) == 0 or not median >= 0.9 or killed > 0)
 
 

@@ -6,8 +6,9 @@ Rates are calibrated on other models first: steps of the calibration models are 
 of each operator class, the bandwidth and the overhead per operator are fitted to them (non-negative
 least squares). Then plans of the four models of workloads/planned.py, from the head alone to
 everything, are exported and timed, all plans of a model interleaved in one process of the device
-environment. Printed: predicted and measured medians, and Spearman's rank correlation per model and
-over all. Exit code 1 when it is below 0.95 over all plans.
+environment. Printed: predicted and measured seconds (the least of all rounds, for other work on the
+machine only ever adds), and Spearman's rank correlation per model and over all; build/bench has the
+rows. Exit code 1 when it is below 0.95 over all plans.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from edgetune_exporters.make_plan import make_plan
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
+from edgetune.errors import ExportError
 from edgetune.files.device_profiles import load_profile
 from edgetune.nouns.plan_request import PlanRequest
 from edgetune.nouns.profile import DeviceProfile, Quantity
@@ -65,7 +67,7 @@ print(json.dumps(times))
 
 @dataclass(frozen=True)
 class Timed:
-    """One exported plan. seconds: median of the measured steps, and their quartiles."""
+    """One exported plan."""
 
     model: str
     name: str
@@ -81,7 +83,12 @@ def bundles(model: str, folder: Path, request: PlanRequest) -> list[Timed]:
     for name, chosen in named_selections(parameters).items():
         planned = make_plan(example, replace(request, patterns=chosen))
         target = folder / f"{model}-{name.replace(' ', '-')}"
-        export(example, planned, ("portable",), target)
+        try:
+            export(example, planned, ("portable",), target)
+        except ExportError as error:
+            # With random weights a ReLU's input may lie so near to zero that rounding decides.
+            print(f"{model}, {name}, is left out: {error}", file=sys.stderr)
+            continue
         found.append(Timed(model, name, target, planned.plan.selection))
     return found
 
@@ -144,7 +151,7 @@ def main() -> int:
             timed, measure(timed, options.device_python, options.rounds), strict=True
         ):
             works.append(work_of(model, item.selection))
-            seconds.append(float(np.median(times)))
+            seconds.append(min(times))
     profile = fitted_profile(works, seconds)
     rates = {kind: rate.value / 1e9 for kind, rate in profile.flops_per_second.items()}
     assert profile.bandwidth_bytes_per_second and profile.dispatch_seconds
@@ -153,7 +160,7 @@ def main() -> int:
     print(f"{profile.bandwidth_bytes_per_second.value / 1e9:.1f} GB/s, ", end="")
     print(f"{profile.dispatch_seconds.value * 1e6:.1f} us per operator")
     print(f"{'model':14} {'selection':26} {'predicted':>10} {'measured':>10} {'ratio':>6}  spread")
-    predicted_all, measured_all, correlations = [], [], {}
+    predicted_all, measured_all, correlations, rows = [], [], {}, []
     for model in JUDGED:
         example = load_example(f"{ROOT}/benchmarks/workloads/planned.py:{model}")
         graph = dense_step(example, BATCH).graph
@@ -164,12 +171,13 @@ def main() -> int:
         ):
             cost = cost_of(graph, item.selection, BATCH, request.optimizer, profile)
             assert cost.seconds is not None
-            low, middle, high = np.percentile(times, [25, 50, 75])
+            least, (low, high) = min(times), np.percentile(times, [25, 75])
             predicted.append(cost.seconds)
-            measured.append(float(middle))
+            measured.append(least)
+            rows.append({"plan": f"{model} {item.name}", "predicted": cost.seconds, "steps": times})
             print(
-                f"{model:14} {item.name:26} {cost.seconds * 1e3:7.1f} ms {middle * 1e3:7.1f} ms "
-                f"{cost.seconds / middle:6.2f}  {low * 1e3:.1f}-{high * 1e3:.1f} ms",
+                f"{model:14} {item.name:26} {cost.seconds * 1e3:7.1f} ms {least * 1e3:7.1f} ms "
+                f"{cost.seconds / least:6.2f}  {low * 1e3:.1f}-{high * 1e3:.1f} ms",
                 flush=True,
             )
         correlations[model] = float(spearmanr(predicted, measured).statistic)
@@ -183,6 +191,9 @@ def main() -> int:
         + f"; over all {len(ratios)} plans {overall:.3f}; predicted / measured from "
         f"{ratios[0]:.2f} to {ratios[-1]:.2f}, median {ratios[len(ratios) // 2]:.2f}"
     )
+    build = ROOT / "build" / "bench"
+    build.mkdir(parents=True, exist_ok=True)
+    (build / "time_truth.json").write_text(json.dumps(rows, indent=1) + "\n")
     return int(overall < 0.95)
 
 

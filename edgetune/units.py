@@ -18,7 +18,10 @@ _BYTES = {
 }
 _JOULES = {"uj": 1e-6, "mj": 1e-3, "j": 1.0, "kj": 1e3, "MJ": 1e6, "wh": 3600.0}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]+)\s*")
+_WATTS = {"mw": 1e-3, "w": 1.0}  # no megawatts here: case does not matter
+_CELSIUS = {"c": 1.0, "°c": 1.0}
+_PERCENT = {"%": 1.0}
+_QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z°%]+)\s*")
 
 
 def _parse(text: str, units: dict[str, float] | dict[str, int], example: str) -> float:
@@ -53,6 +56,24 @@ def parse_seconds(text: str) -> float:
     return _parse(text, _SECONDS, "250ms")
 
 
+def parse_watts(text: str) -> float:
+    """Watts of a text such as `4W` or `500mW`. Raises UsageError."""
+    return _parse(text, _WATTS, "4W")
+
+
+def parse_celsius(text: str) -> float:
+    """Degrees Celsius of a text such as `80C` or `80°C`, above zero. Raises UsageError."""
+    return _parse(text, _CELSIUS, "80C")
+
+
+def parse_percent(text: str) -> float:
+    """Percent of a text such as `30%`, above 0 and below 100. Raises UsageError."""
+    value = _parse(text, _PERCENT, "30%")
+    if value >= 100:
+        raise UsageError(f"cannot use the quantity {text!r}: it must be below 100%")
+    return value
+
+
 def format_bytes(count: float) -> str:
     """`count` bytes with a binary unit and three or four digits."""
     value, sign = abs(float(count)), "-" if count < 0 else ""
@@ -81,3 +102,18 @@ def format_joules(joules: float) -> str:
     if joules < 1:
         return f"{joules * 1e3:.1f} mJ"
     return f"{joules:.2f} J" if joules < 1000 else f"{joules / 1e3:.2f} kJ"
+
+
+def format_watts(watts: float) -> str:
+    """`watts` with a unit that keeps three digits."""
+    return f"{watts * 1e3:.0f} mW" if watts < 1 else f"{watts:.2f} W"
+
+
+def format_celsius(celsius: float) -> str:
+    """`celsius` degrees, to a tenth."""
+    return f"{celsius:.1f} °C"
+
+
+def format_percent(percent: float) -> str:
+    """`percent` as a whole number."""
+    return f"{percent:.0f} %"

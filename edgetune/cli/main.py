@@ -35,6 +35,13 @@ exit codes:
   8  set-up: the installed packages cannot do what is asked
   9  training: the loss or a gradient stopped being a finite number
  10  storage: a file cannot be written
+a budget ended the training; a checkpoint was written first, --resume continues:
+ 20  memory
+ 21  energy
+ 22  time
+ 23  temperature: an hour of pause did not cool it, or it cannot be read any more
+ 24  power: at rest the device draws more than the cap allows
+ 25  battery
 130  interrupted; a checkpoint was written first
 """
 
@@ -79,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
         options = build_parser().parse_args(arguments)
-        options.run(options)
+        code: int | None = options.run(options)  # None is 0: most commands succeed or raise
     except EdgetuneError as error:
         print(f"edgetune: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -88,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1  # whoever read the output is gone
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,10 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """Number of samples and CRC-32 of names, types and values: tells other data apart."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         crc = 0
         arrays = {**self.inputs, **self.targets}
         if self.sample_weights is not None:

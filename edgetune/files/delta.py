@@ -14,7 +14,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors.numpy
 
 from edgetune.errors import BundleError, nearest, raise_all
@@ -66,6 +68,20 @@ class _Header:
     shares: Mapping[str, Share] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a delta needs to know of a value that it was not made with. digest: see `digest`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    digest: str
+
+
+def fingerprints(values: Mapping[str, Array]) -> dict[str, Fingerprint]:
+    """Those of `values`, by name: kept in their place, they take no memory."""
+    return {n: Fingerprint(v.shape, v.dtype, digest(v)) for n, v in values.items()}
+
+
 def write_delta(
     path: Path,
     base: Mapping[str, Array],
@@ -79,10 +95,22 @@ def write_delta(
     shares: the bundle's `plan.selection.shares`: which slices the values of a tensor are.
     Equal arguments make equal bytes. Raises BundleError listing what does not fit, StorageError.
     """
+    write_changes(path, fingerprints(base), tuned, bundle_digest, shares)
+
+
+def write_changes(
+    path: Path,
+    base: Mapping[str, Fingerprint],
+    tuned: Mapping[str, Array],
+    bundle_digest: str,
+    shares: Shares = NO_SHARES,
+) -> None:
+    """`write_delta` without the values before: `base` are their fingerprints."""
     problems = [*_differences(base, tuned), *_wrong_shares(base, shares)]
     raise_all(BundleError, "cannot make a delta", problems)
-    changed = {name: tuned[name] for name in sorted(tuned) if _differs(base[name], tuned[name])}
-    digests = {name: digest(base[name]) for name in changed}
+    # Bits, not numbers: -0.0 equals 0.0 and NaN differs from itself.
+    changed = {n: tuned[n] for n in sorted(tuned) if digest(tuned[n]) != base[n].digest}
+    digests = {name: base[name].digest for name in changed}
     kept = {name: shares[name] for name in changed if name in shares}
     _write(path, Delta(changed, bundle_digest, digests, kept))
 
@@ -181,17 +209,12 @@ def digest(array: Array) -> str:
     return hashlib.sha256(raw_bytes(array)).hexdigest()
 
 
-def _differs(base: Array, tuned: Array) -> bool:
-    # Bits, not numbers: -0.0 equals 0.0 and NaN differs from itself.
-    return raw_bytes(base) != raw_bytes(tuned)
-
-
-def _differences(base: Mapping[str, Array], tuned: Mapping[str, Array]) -> list[str]:
+def _differences(base: Mapping[str, Fingerprint], tuned: Mapping[str, Array]) -> list[str]:
     missing = [f"{name}: not among the tuned values" for name in base if name not in tuned]
     return [*_mismatches(tuned, base), *missing]
 
 
-def _mismatches(tensors: Mapping[str, Array], base: Mapping[str, Array]) -> list[str]:
+def _mismatches(tensors: Mapping[str, Array], base: Mapping[str, Array | Fingerprint]) -> list[str]:
     """Names, shapes and types that keep `tensors` from standing in for those of `base`."""
     problems = []
     for name, value in tensors.items():
@@ -202,7 +225,7 @@ def _mismatches(tensors: Mapping[str, Array], base: Mapping[str, Array]) -> list
     return problems
 
 
-def _wrong_shares(slices: Mapping[str, Array], shares: Shares) -> list[str]:
+def _wrong_shares(slices: Mapping[str, Array | Fingerprint], shares: Shares) -> list[str]:
     """Shares that `slices` cannot be, of however large a tensor."""
     problems = []
     for name, share in shares.items():
@@ -216,7 +239,7 @@ def _wrong_shares(slices: Mapping[str, Array], shares: Shares) -> list[str]:
     return problems
 
 
-def _describe(array: Array) -> str:
+def _describe(array: Array | Fingerprint) -> str:
     return f"{array.dtype.name}{list(array.shape)}"
 
 

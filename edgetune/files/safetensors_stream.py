@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,10 +87,12 @@ def read_header(file: BufferedReader, size_bytes: int) -> bytes:
 
 
 def parse_header(header: bytes) -> tuple[dict[str, str], dict[str, Any]]:
-    """Metadata, and the description of every tensor. Raises ValueError, TypeError or KeyError."""
+    """Metadata, and the description of every tensor. Raises ValueError."""
     described = json.loads(header[_LENGTH_BYTES:])
-    metadata = described["__metadata__"]
-    return metadata, {name: described[name] for name in described if name != "__metadata__"}
+    if not isinstance(described, dict):
+        raise ValueError("the header is no JSON object")
+    metadata = described.pop("__metadata__", {})
+    return metadata, described
 
 
 def read_tensors(
@@ -112,6 +116,14 @@ def read_tensors(
     if position != size_bytes:
         raise ValueError("there are bytes that belong to no tensor")
     return arrays
+
+
+def read_file(path: Path) -> dict[str, Array]:
+    """The tensors of the file at `path`, without a second copy of any. Raises as `read_tensors`."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        header = read_header(file, size)
+        return read_tensors(file, parse_header(header)[1], size - len(header))
 
 
 def _in_order(arrays: Mapping[str, Array]) -> list[tuple[str, Array]]:

@@ -73,15 +73,20 @@ def _signed_watts(folder: Path) -> float:
     return volts * read_number(folder / "current_now") * 1e-6
 
 
-def open_battery(root: Path = Path("/")) -> BatteryMeter:
-    """The meter of this machine's batteries. Raises MeterError where there are none that tell."""
-    folders = [
+def system_batteries(root: Path = Path("/")) -> list[Path]:
+    """The folders of the batteries that supply this machine."""
+    return [
         path.parent
         for path in find(root, ("sys/class/power_supply/*/type",))
         if read_optional(path) == "Battery"
         and read_optional(path.with_name("scope")) != "Device"  # of a mouse, a pen
         and read_optional(path.with_name("present")) != "0"
     ]
+
+
+def open_battery(root: Path = Path("/")) -> BatteryMeter:
+    """The meter of this machine's batteries. Raises MeterError where there are none that tell."""
+    folders = system_batteries(root)
     if not folders:
         raise MeterError(f"no battery in {root / 'sys/class/power_supply'}")
     silent = [

@@ -39,6 +39,15 @@ class Mark:
     totals: Totals
 
 
+def cpu_seconds() -> float:
+    """Processor time of this thread and of the commands that have ended, in seconds."""
+    seconds = time.thread_time()
+    if resource is not None:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds += children.ru_utime + children.ru_stime
+    return seconds
+
+
 class Sampler:
     """Samples `meter` while it is entered; a context manager.
 
@@ -47,7 +56,7 @@ class Sampler:
     limits: what the power lies between, if known; they make the error bound smaller or truer.
     observer: is given every sample, mostly in the sampler's thread; must return at once
         and not raise.
-    clock: seconds that never go back.
+    clock: seconds that never go back. cpu_clock: processor time of this thread and its commands.
 
     Entering raises MeterError when the meter cannot be read. From then on nothing raises: while the
     sensor is lost, energy is guessed, and the readings' `gaps` say when and why.
@@ -60,6 +69,7 @@ class Sampler:
         limits: PowerLimits | None = None,
         observer: Callable[[PowerSample], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = cpu_seconds,
     ) -> None:
         if not 0 < samples_per_second <= 1000:
             raise UsageError(
@@ -72,7 +82,7 @@ class Sampler:
         self._shortest = 1.0 / samples_per_second
         self._limits = limits
         self._observer = observer
-        self._clock = clock
+        self._clock, self._cpu_clock = clock, cpu_clock
         self._random = random.Random(0)
         self._cost = 0.0
         self._counts = isinstance(meter, EnergyCounter)
@@ -241,19 +251,10 @@ class Sampler:
 
     def _read(self) -> float:
         """One reading, in watts or joules, and what it cost."""
-        before = _cpu_seconds()
+        before = self._cpu_clock()
         try:
             return self._value()
         finally:
-            spent = max(_cpu_seconds() - before, 0.0)
+            spent = max(self._cpu_clock() - before, 0.0)
             self.cpu_seconds += spent
             self._cost += (spent - self._cost) * (_COST_MEMORY if self._cost else 1.0)
-
-
-def _cpu_seconds() -> float:
-    """Processor time of this thread and of the commands that have ended, in seconds."""
-    seconds = time.thread_time()
-    if resource is not None:
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds += children.ru_utime + children.ru_stime
-    return seconds

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from edgetune.nouns.budget import Budget
 from edgetune.planning.moments import Level, Moment, fractional_level, selection_level
@@ -11,8 +12,6 @@ from edgetune.planning.program import Limit, Maximum, Program, Term
 from edgetune.planning.step_cost import ROUNDING_BYTES, Amounts, StepCosts
 
 MEMORY, STEP_ENERGY, RUN_ENERGY, TIME = "memory", "energy per step", "energy per run", "time"
-
-_NEW_MOMENTS = 12  # how many violated moments become limits at a time
 
 
 def program_of(
@@ -112,19 +111,22 @@ class PeakMemory:
             Limit(MEMORY, room, copies, (_HELD,)),
         ]
 
-    def violated(self, selection: int) -> Sequence[Limit]:
+    def violated(self, selection: int) -> Iterator[Limit]:
         """The moments at which an integral selection exceeds the bound."""
-        bits = selection | self._costs.needs.always
-        return self._violated(selection_level(bits))
+        return self._violated(selection_level(selection | self._costs.needs.always))
 
-    def violated_fractionally(self, values: Sequence[float]) -> Sequence[Limit]:
+    def violated_fractionally(self, values: Sequence[float]) -> Iterator[Limit]:
         """The same for the values of a linear relaxation."""
         always = [0.0] * (self._costs.needs.always.bit_length() - 1 - len(values))
         return self._violated(fractional_level([*values, *always, 1.0]))
 
-    def _violated(self, level: Level) -> list[Limit]:
+    def _violated(self, level: Level) -> Iterator[Limit]:
+        return map(self._limit, self._costs.moments.exceeding(level, self._room(level)))
+
+    def _room(self, level: Level) -> float:
+        """Bytes of buffers that the rest of what is selected leaves room for."""
         if self._bound is None:
-            return []
+            return math.inf
         held = (
             self._constant
             + self._workspace
@@ -133,11 +135,7 @@ class PeakMemory:
                 for number in (_HELD, _WORKSPACE)
             )
         )
-        room = (self._bound + ROUNDING_BYTES - held) / ALLOCATOR_OVERHEAD - self._costs.feeds
-        worst = [m for m in self._costs.moments.worst(level) if m.bytes > room]
-        by_operation = {m.operation: m for m in sorted(worst, key=lambda m: m.bytes)}
-        chosen = sorted(by_operation.values(), key=lambda m: -m.bytes)[:_NEW_MOMENTS]
-        return [self._limit(moment) for moment in chosen]
+        return (self._bound + ROUNDING_BYTES - held) / ALLOCATOR_OVERHEAD - self._costs.feeds
 
     def _limit(self, moment: Moment) -> Limit:
         assert self._bound is not None

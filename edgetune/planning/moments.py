@@ -7,8 +7,8 @@ candidates is selected; so memory grows with the selection, and `load(A or B) <=
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from edgetune.planning.buffers import Buffer
 from edgetune.planning.held_features import Boundary, Held
 
 Loads = npt.NDArray[np.float64]
+_STRETCHES = 32  # of a step: whose worst moments are told at once
+
 Level = Callable[[int], float]  # to which extent any of these candidates is selected
 
 
@@ -41,40 +43,58 @@ class Moments:
         buffers: Sequence[Buffer],
         boundaries: Sequence[Boundary],
     ) -> None:
-        self._count = count
         self._buffers = tuple(buffers)
         self._boundaries = tuple(boundaries) or (Boundary(0, ()),)
-        self._segments = tuple(s for b in buffers for s in b.life)
+        self._changes = _Changes(count, self._buffers, self._boundaries)
+        self._segments = [segment for buffer in buffers for segment in buffer.life]
+        self._owners = [buffer.name for buffer in buffers for _ in buffer.life]
+        self._sizes = {buffer.name: buffer.bytes for buffer in buffers}
+        self._starts = np.array([segment.start for segment in self._segments])
+        self._stops = np.array([segment.stop for segment in self._segments])
+        self._stretches = np.array_split(np.arange(count), min(count, _STRETCHES))
 
     def worst(self, level: Level) -> list[Moment]:
-        """The worst moment of every boundary that the selection behind `level` may have."""
-        return [
-            Moment(boundary, int(load.argmax()), float(load.max()))
-            for boundary, load in self.loads(level)
-        ]
+        """The worst moment of each of some stretches of a step, from whichever boundary it is."""
+        numbers, loads = self._changes.loads(level)
+        highest = loads.max(axis=0)
+        found = []
+        for stretch in self._stretches:
+            at = int(stretch[highest[stretch].argmax()])
+            found.append(Moment(numbers[loads[:, at].argmax()], at, float(highest[at])))
+        return found
+
+    def exceeding(self, level: Level, room: float) -> list[Moment]:
+        """Moments at which more than `room` bytes are alive; none only when there is none.
+
+        The worst of each stretch, and the worst of all from every boundary: what keeps it from one
+        boundary mostly exceeds it from the next.
+        """
+        over = [moment for moment in self.worst(level) if moment.bytes > room]
+        if not over:
+            return []
+        worst = max(over, key=lambda moment: moment.bytes)
+        places = (replace(worst, boundary=number) for number in range(len(self._boundaries)))
+        return list(dict.fromkeys((worst, *places, *over)))
 
     def loads(self, level: Level) -> list[tuple[int, Loads]]:
         """(boundary, bytes at each moment), of a selection given as `selection_level` does."""
-        base = np.zeros(self._count + 1)
-        for segment in self._segments:
-            _add(base, segment.start, segment.stop, segment.bytes * level(segment.users))
-        found = []
-        for number, boundary in enumerate(self._boundaries):
-            if not number or level(boundary.candidates):
-                load = base.copy()
-                for held in boundary.held:
-                    _add_held(load, held, level, self._count)
-                found.append((number, np.cumsum(load)[: self._count]))
-        return found
+        return list(zip(*self._changes.loads(level), strict=True))
 
     def terms_at(self, moment: Moment) -> dict[int, int]:
         """Bytes alive at `moment` by the candidates any of which keeps them alive."""
-        held = {h.buffer.name: h for h in self._boundaries[moment.boundary].held}
+        users = {
+            self._owners[i]: self._segments[i].users
+            for i in np.flatnonzero(
+                (self._starts <= moment.operation) & (moment.operation < self._stops)
+            )
+        }
+        for held in self._boundaries[moment.boundary].held:
+            if held.start <= moment.operation:
+                users[held.buffer.name] = users.get(held.buffer.name, 0) | held.users
         terms: dict[int, int] = {}
-        for buffer in self._buffers:
-            users = alive_for(buffer, held.get(buffer.name), moment.operation)
-            if users:
-                terms[users] = terms.get(users, 0) + buffer.bytes
+        for name, mask in users.items():
+            if mask:
+                terms[mask] = terms.get(mask, 0) + self._sizes[name]
         return terms
 
     def alive_at(self, moment: Moment, selected: int) -> list[Buffer]:
@@ -116,19 +136,50 @@ def alive_for(buffer: Buffer, held: Held | None, operation: int) -> int:
     return users
 
 
-def _add(changes: Loads, start: int, stop: int, amount: float) -> None:
-    changes[start] += amount
-    changes[stop] -= amount
+class _Changes:
+    """All lives as one array of changes, so that the loads of a selection are one sum.
 
+    A change is bytes that come, or go, at a moment, seen from one boundary or from all, to the
+    extent to which each of two sets of candidates is selected.
+    """
 
-def _add_held(changes: Loads, held: Held, level: Level, end: int) -> None:
-    """What `held` adds to the buffer's own life: nothing where it is alive anyway."""
-    extent = level(held.users)
-    if not extent:
-        return
-    buffer = held.buffer
-    _add(changes, held.start, end, buffer.bytes * extent)
-    for segment in buffer.life:
-        start = max(segment.start, held.start)
-        if start < segment.stop:
-            _add(changes, start, segment.stop, -buffer.bytes * min(extent, level(segment.users)))
+    def __init__(
+        self, count: int, buffers: Sequence[Buffer], boundaries: Sequence[Boundary]
+    ) -> None:
+        self._count = count
+        self._candidates = [boundary.candidates for boundary in boundaries]
+        self._masks: dict[int, int] = {}  # their numbers
+        changes = [
+            self._life(0, s.start, s.stop, s.bytes, s.users) for b in buffers for s in b.life
+        ]
+        for row, boundary in enumerate(boundaries, 1):
+            for held in boundary.held:
+                changes += self._held(row, held)
+        table = np.array([change for life in changes for change in life], np.int64).reshape(-1, 5)
+        self._place, self._bytes = table[:, 0] * (count + 1) + table[:, 1], table[:, 2]
+        self._users = table[:, 3:]
+
+    def _life(
+        self, row: int, start: int, stop: int, count: int, users: int, also: int = 0
+    ) -> list[tuple[int, ...]]:
+        masks = [self._masks.setdefault(m, len(self._masks)) for m in (users, also or users)]
+        return [(row, start, count, *masks), (row, stop, -count, *masks)]
+
+    def _held(self, row: int, held: Held) -> Iterator[list[tuple[int, ...]]]:
+        """What `held` adds to the buffer's own life: nothing where it is alive anyway."""
+        count = held.buffer.bytes
+        yield self._life(row, held.start, self._count, count, held.users)
+        for segment in held.buffer.life:
+            start = max(segment.start, held.start)
+            if start < segment.stop:
+                yield self._life(row, start, segment.stop, -count, held.users, segment.users)
+
+    def loads(self, level: Level) -> tuple[list[int], Loads]:
+        """The boundaries that a selection may have, and from each the bytes at every moment."""
+        numbers = [n for n, mask in enumerate(self._candidates) if not n or level(mask)]
+        extent = np.array([level(mask) for mask in self._masks])
+        amounts = self._bytes * extent[self._users].min(axis=1)
+        rows = len(self._candidates) + 1  # the first is seen from all
+        changes = np.bincount(self._place, amounts, rows * (self._count + 1)).reshape(rows, -1)
+        seen = changes[0] + changes[[number + 1 for number in numbers]]
+        return numbers, np.cumsum(seen, axis=1)[:, :-1]

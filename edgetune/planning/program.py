@@ -66,6 +66,15 @@ class Program:
     def score(self, selection: int) -> float:
         return math.fsum(self.scores[i] for i in members(selection))
 
+    def most(self) -> float:
+        """The score of the best candidate of every group and all that are in none: a bound."""
+        grouped = 0
+        for group in self.exclusive:
+            grouped |= group
+        best = [max((self.scores[i] for i in members(g)), default=0.0) for g in self.exclusive]
+        others = [score for i, score in enumerate(self.scores) if not grouped >> i & 1]
+        return math.fsum((*best, *others))
+
     def value(self, limit: Limit, selection: int) -> float:
         """What `limit` bounds: exactly rounded, whatever the order of its terms."""
         maxima = [
@@ -80,13 +89,17 @@ class Program:
 
 
 class Separation(Protocol):
-    """Finds limits that are too many to write down: the memory at thousands of moments."""
+    """Finds limits that are too many to write down: the memory at thousands of moments.
 
-    def violated(self, selection: int) -> Sequence[Limit]:
-        """Some limits that `selection` violates; none only when it keeps all of them."""
+    Both give them one by one, at least one that is violated first, and others that are likely to be
+    violated next; none only when none is violated.
+    """
 
-    def violated_fractionally(self, values: Sequence[float]) -> Sequence[Limit]:
-        """Some limits that a fractional selection violates; there may be more than are returned.
+    def violated(self, selection: int) -> Iterable[Limit]:
+        """Limits that `selection` violates."""
+
+    def violated_fractionally(self, values: Sequence[float]) -> Iterable[Limit]:
+        """Limits that a fractional selection violates.
 
         values: 0 to 1, one per candidate. A term counts to the extent of the largest value in its
         `any_of`.

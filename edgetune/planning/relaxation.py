@@ -26,6 +26,7 @@ from edgetune.planning.program import Limit, Program, Term, members, total
 _FEASIBILITY = 1e-8
 SLACK = 1e-7
 _MAGNIFIED = 1e3  # of the objective: what is better by less than HiGHS's tolerance is missed
+RESOLVED = _FEASIBILITY / _MAGNIFIED  # how closely a floor is kept
 _LARGEST = 1e3  # of a row's coefficients: more than the whole bound is as good as this
 _LINKED_DIRECTLY = 8  # candidates that are linked themselves rather than through smaller sets
 
@@ -112,6 +113,11 @@ class Relaxation:
         self._limits.append((limit, len(self._rows), scale))
         self._row(row, right)
 
+    def leave_out(self, candidates: int) -> None:
+        """Let no selection contain any of these candidates."""
+        for i in members(candidates):
+            self._upper[i] = 0.0
+
     def expression(self, terms: Iterable[Term], scale: float) -> dict[int, float]:
         """The sum of `terms` in units of `scale`."""
         amounts: dict[int, float] = {}
@@ -123,6 +129,12 @@ class Relaxation:
             for column in self._extent(any_of):
                 row[column] = row.get(column, 0.0) + amounts[any_of] / scale
         return row
+
+    def floor(self, score: float, tolerance: float) -> tuple[Row, float]:
+        """The cut of selections that score less than `score`, to a relative `tolerance`."""
+        unit = score / self._unit / _MAGNIFIED
+        row = {i: -own / unit for i, own in enumerate(self._score[: self._count]) if own}
+        return row, _MAGNIFIED * (tolerance - 1)
 
     def _row(self, row: Row, right: float = 1.0) -> None:
         self._rows.append(row)

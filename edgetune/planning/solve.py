@@ -8,16 +8,18 @@ limits, so its bound holds for the whole.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from edgetune.planning.highs import Row
 from edgetune.planning.program import Limit, Program, Separation, members, total
-from edgetune.planning.relaxation import SLACK, Fractional, Integral, Relaxation, Wanted
+from edgetune.planning.relaxation import RESOLVED, Fractional, Integral, Relaxation, Wanted
 
-_EQUAL = 1e-9  # scores this close, relatively, are equal
+EQUAL = 1e-9  # scores this close, relatively, are equal
+_NEGLIGIBLE = 1e-12  # what scores less than this, relatively and all together, scores nothing
 _ROUNDING = 1e-6  # what HiGHS may have rounded off a bound, relatively
 _CHECKS = 24  # exact checks spent on a start, on a cut, and on what holds the optimum back
 
@@ -53,19 +55,29 @@ def solve(
 
     gap: the search ends when (bound - objective) / bound is at most this. Scores within 1e-9 of
     each other are ties; they are broken once the optimum is proven. Candidates that score nothing
-    are not selected. Deterministic, unless the time limit ends the search.
+    are not selected, nor those that together score less than 1e-12 of what is found. Deterministic,
+    unless the time limit ends the search.
     """
-    return _Search(program, separation, gap, time_limit_seconds).run()
+    limit = time_limit_seconds
+    search = Search(program, separation, None if limit is None else time.monotonic() + limit)
+    search.optimise(gap)
+    search.break_ties()
+    return search.solution()
 
 
-class _Search:
+class Search:
+    """One program's search, which can be left after the relaxation: that is quick.
+
+    Then `bound` holds, and `selected` is a selection within all limits, often a good one.
+    deadline: by time.monotonic(), None for no limit.
+    """
+
     def __init__(
-        self, program: Program, separation: Separation, gap: float, seconds: float | None
+        self, program: Program, separation: Separation, deadline: float | None = None
     ) -> None:
         self._program = program
         self._separation = separation
-        self._gap = gap
-        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+        self._deadline = math.inf if deadline is None else deadline
         self._live = [i for i, score in enumerate(program.scores) if score > 0]
         self._rivals = [0] * len(program.scores)  # of every candidate, those of its groups
         for group in program.exclusive:
@@ -75,35 +87,60 @@ class _Search:
         self._relaxed: Fractional | None = None
         self._known = set(program.limits)
         self._cuts: list[tuple[Row, float]] = []
-        self._best = 0
-        self._bound = _unlimited(program)
+        self.selected = 0
+        self._bound = program.most()
         self._iterations = 0
         self._complete = True  # whether every solve so far came to its end
-
-    def run(self) -> Solution:
-        if not self._live:
-            return Solution(0, 0.0, 0.0, 0.0, (), {}, 0, False)
-        self._relax()
-        self._best = self._rounded()
-        while self._complete and not self._reached(self._gap):
-            found = self._integral(Wanted(self._best, self._cuts), self._gap)
-            self._bound = min(self._bound, found.bound * (1 + _ROUNDING))
-            if found.selected is not None and self._keeps_all(found.selected):
-                self._best = max(self._best, found.selected, key=self._program.score)
-                if found.complete:
-                    break
-        proven = self._complete and not self._gap
-        if proven or self._reached(0.0):
-            self._bound = self._objective
-            self._break_ties()
-        return self._solution()
+        if self._live:
+            self._relax()
+            self.selected = self._rounded()
+            self._leave_out_negligible()
 
     @property
-    def _objective(self) -> float:
-        return self._program.score(self._best)
+    def objective(self) -> float:
+        """The score of what is selected so far."""
+        return self._program.score(self.selected)
+
+    @property
+    def bound(self) -> float:
+        """No selection within the limits scores more."""
+        return max(self._bound, self.objective)
+
+    def start_from(self, selection: int) -> None:
+        """Take `selection` if it is within all limits and scores more than what was found."""
+        if self._program.score(selection) > self.objective and not self._violates(selection):
+            self.selected = selection
+
+    def optimise(self, gap: float, known: float = 0.0) -> None:
+        """Search until (bound - objective) / bound is at most `gap`, or the time is over.
+
+        known: the score of another program's selection. It is as good as one found here, and what
+        scores less is not searched for.
+        """
+        while self._complete and not (self._reached(gap) or self._cannot_beat(known, gap)):
+            cuts, least = list(self._cuts), 0.0
+            if known > self.objective * (1 + EQUAL):
+                cuts.append(self._relaxation.floor(known, EQUAL))
+                least = known * (1 - EQUAL)
+            settled = self._settled(max(self.objective, known))
+            found = self._integral(Wanted(self.selected, cuts, None, *settled), gap)
+            self._bound = min(self._bound, max(found.bound * (1 + _ROUNDING), least))
+            if found.selected is not None and self._keeps_all(found.selected):
+                self.selected = max(self.selected, found.selected, key=self._program.score)
+                if found.complete:
+                    self._bound = self._bound if gap else self.objective
+                    break
+        if not (self._complete or self.selected):  # that nothing fits must be no matter of time
+            self.selected = self._rounded(2 * len(self._live))
+        if self._reached(0.0):
+            self._bound = self.objective
 
     def _reached(self, gap: float) -> bool:
-        return self._bound - self._objective <= max(gap, _EQUAL) * self._bound
+        return self.bound - self.objective <= max(gap, EQUAL) * self.bound
+
+    def _cannot_beat(self, known: float, gap: float) -> bool:
+        """Whether nothing here is better than `known`, by more than the gap, or equal to it."""
+        return self.bound <= known / (1 - gap) if gap else self.bound <= known * (1 - EQUAL)
 
     def _seconds(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
@@ -131,25 +168,29 @@ class _Search:
         self._complete = found.complete
         return found
 
-    def _add(self, limits: Sequence[Limit]) -> bool:
+    def _add(self, limits: Iterable[Limit]) -> bool:
         """Add the limits that are new; whether any is."""
-        new = [limit for limit in limits if limit not in self._known]
+        new = list(dict.fromkeys(limit for limit in limits if limit not in self._known))
+        self._known.update(new)
         for limit in new:
-            self._known.add(limit)
             self._relaxation.add(limit)
         return bool(new)
 
-    def _violated(self, selection: int) -> list[Limit]:
+    def _violated(self, selection: int) -> Iterator[Limit]:
         """Limits that `selection` violates, none only when it keeps all, by exact arithmetic."""
-        broken = self._program.violated(self._program.limits, selection)
-        return [*broken, *self._separation.violated(selection)]
+        yield from self._program.violated(self._program.limits, selection)
+        yield from self._separation.violated(selection)
+
+    def _violates(self, selection: int) -> bool:
+        return next(self._violated(selection), None) is not None
 
     def _keeps_all(self, selection: int) -> bool:
         """Whether `selection` keeps all limits; if not, no later solve finds it again."""
-        violated = self._violated(selection)
-        if violated and not self._add(violated):
+        if not self._violates(selection):
+            return True
+        if not self._add(self._violated(selection)):
             self._forbid(selection)
-        return not violated
+        return False
 
     def _forbid(self, selection: int) -> None:
         """Cut off a selection that exceeds a known limit by less than HiGHS sees.
@@ -158,23 +199,23 @@ class _Search:
         the limit too.
         """
         for i in sorted(members(selection), key=self._program.scores.__getitem__)[:_CHECKS]:
-            if self._violated(selection & ~(1 << i)):
+            if self._violates(selection & ~(1 << i)):
                 selection &= ~(1 << i)
         chosen = members(selection)
         self._cuts.append((dict.fromkeys(chosen, 1.0), len(chosen) - 1.0))
 
-    def _rounded(self) -> int:
+    def _rounded(self, checks: int = _CHECKS) -> int:
         """A selection near the relaxation's optimum, in runs of candidates that fit together."""
         values = self._relaxed.values if self._relaxed else [0.0] * len(self._program.scores)
         order = sorted(self._live, key=lambda i: (-values[i], -self._program.scores[i]))
         chosen, position = 0, 0
         run = max(1, sum(values[i] > 1 - _ROUNDING for i in order))
-        for _ in range(_CHECKS):
+        for _ in range(checks):
             more = chosen
             for i in order[position : position + run]:
                 if not more & self._rivals[i]:
                     more |= 1 << i
-            if more == chosen or not self._violated(more):
+            if more == chosen or not self._violates(more):
                 position += run
                 run = 2 * run if chosen else 1
                 chosen = more
@@ -184,35 +225,42 @@ class _Search:
                 position += 1
         return chosen
 
-    def _break_ties(self) -> None:
-        """Of all selections with the best score, find one of the least tie-break cost."""
-        program, best = self._program, self._objective
-        cost = total(program.tie_break, self._best)
-        if not cost or not self._complete:
+    def _leave_out_negligible(self) -> None:
+        """Select none of what makes no difference; HiGHS could not tell, and it costs."""
+        together, without = 0.0, 0
+        for i in sorted(self._live, key=self._program.scores.__getitem__):
+            together += self._program.scores[i]
+            if together > _NEGLIGIBLE * self.objective:
+                break
+            without |= 1 << i
+        self._live = [i for i in self._live if not without >> i & 1]
+        self.selected &= ~without
+        self._relaxation.leave_out(without)
+
+    def break_ties(self) -> None:
+        """Once the best score is proven, find a selection that has it and costs least.
+
+        What HiGHS takes for a tie by a rounding error is met by a floor nearer to the best score.
+        """
+        program, best = self._program, self.objective
+        cost = total(program.tie_break, self.selected)
+        if not (self._complete and cost and self._reached(0.0)):
             return
         row = self._relaxation.expression(program.tie_break, cost)
         included, excluded = self._settled(best)
-        # Mostly no other selection that costs no more scores as much, which is quickly proven.
-        chosen = members(self._best)
-        another: Row = dict.fromkeys(chosen, 1.0)
-        while True:
-            cuts = [*self._cuts, (row, 1.0), (another, len(chosen) - 1.0)]
-            found = self._integral(Wanted(0, cuts, None, included, excluded), 0.0)
-            if found.selected is None or found.bound < best * (1 - _EQUAL):
-                return
-            if self._keeps_all(found.selected):
-                break
-        scored = {i: -program.scores[i] / best for i in self._live}
-        floors: list[tuple[Row, float]] = [(scored, SLACK - 1)]
-        while self._complete:
-            wanted = Wanted(self._best, [*self._cuts, *floors], row, included, excluded)
+        tolerance = EQUAL
+        while self._complete and tolerance > RESOLVED:
+            cuts = [*self._cuts, self._relaxation.floor(best, tolerance)]
+            wanted = Wanted(self.selected, cuts, row, included, excluded)
             selection = self._integral(wanted, 0.0).selected
             if selection is None:
                 return
-            if program.score(selection) < best * (1 - _EQUAL):  # it only seemed to score enough
-                floors.append(({i: -1.0 for i in self._live if not selection >> i & 1}, -1.0))
+            if program.score(selection) < best * (1 - EQUAL):
+                tolerance /= 2
             elif self._keeps_all(selection):
-                self._best = min(self._best, selection, key=lambda s: total(program.tie_break, s))
+                self.selected = min(
+                    self.selected, selection, key=lambda s: total(program.tie_break, s)
+                )
                 return
 
     def _settled(self, least: float) -> tuple[int, int]:
@@ -226,16 +274,17 @@ class _Search:
                     excluded |= (found.values[i] <= 0.5) << i
         return included, excluded
 
-    def _solution(self) -> Solution:
-        objective = self._objective
+    def solution(self) -> Solution:
+        """What was found so far."""
+        if not self._live:
+            return Solution(0, 0.0, 0.0, 0.0, (), {}, 0, False)
         out_of_time = not self._complete
         self._fractional()
-        bound = max(self._bound, objective)
         return Solution(
-            self._best,
-            objective,
-            bound,
-            0.0 if self._reached(0.0) else (bound - objective) / bound,
+            self.selected,
+            self.objective,
+            self.bound,
+            0.0 if self._reached(0.0) else (self.bound - self.objective) / self.bound,
             self._binding(),
             self._relaxed.prices if self._relaxed else {},
             self._iterations,
@@ -252,20 +301,15 @@ class _Search:
         prices = self._relaxed.prices if self._relaxed else {}
         forbidden: list[set[str]] = []
         for i in sorted(self._live, key=losses.__getitem__):
-            replaced = self._best & self._rivals[i] | self._best & 1 << i
+            replaced = self.selected & self._rivals[i] | self.selected & 1 << i
             if self._program.scores[i] > self._program.score(replaced) and len(forbidden) < _CHECKS:
-                violated = self._violated(self._best ^ replaced | 1 << i)
-                forbidden.append({limit.name for limit in violated})
+                forbidden.append(self._violated_names(self.selected ^ replaced | 1 << i))
         binding = {name for name, price in prices.items() if price > 0}
         binding.update(*(names for names in forbidden if len(names) == 1))
         return tuple(sorted(binding or set().union(*forbidden)))
 
-
-def _unlimited(program: Program) -> float:
-    """The score of the best candidate of every group and all that are in none."""
-    grouped = 0
-    for group in program.exclusive:
-        grouped |= group
-    best = [max((program.scores[i] for i in members(g)), default=0.0) for g in program.exclusive]
-    others = [score for i, score in enumerate(program.scores) if not grouped >> i & 1]
-    return math.fsum((*best, *others))
+    def _violated_names(self, selection: int) -> set[str]:
+        """Names of limits that `selection` violates; of the separated ones, of the first."""
+        violated = self._program.violated(self._program.limits, selection)
+        separated = itertools.islice(self._separation.violated(selection), 1)
+        return {limit.name for limit in (*violated, *separated)}

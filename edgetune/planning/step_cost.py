@@ -33,6 +33,7 @@ from edgetune.planning.process_memory import (
     ALLOCATOR_OVERHEAD,
     BASE_PROCESS_BYTES,
     BYTES_PER_OPERATION,
+    BYTES_PER_UPDATE,
     LOADING_COPIES,
     SAVED_COPIES,
     SHARE_TEMPORARIES,
@@ -85,9 +86,11 @@ class StepCosts:
         return [(self.state_bytes(i), 1 << i) for i in range(len(self._sizes))]
 
     def checkpoint_bytes(self, candidate: int) -> float:
-        """What writing checkpoints and the delta holds besides: the initial values, read again."""
-        whole = self.graph.tensor_bytes[self.graph.candidates[candidate].parameter]
-        return SAVED_COPIES * self._sizes[candidate] + whole
+        """What writing checkpoints and the delta holds besides: whole tensors are written in place,
+        shares are taken out of theirs.
+        """
+        whole = self.graph.candidates[candidate].share is None
+        return 0 if whole else SAVED_COPIES * self._sizes[candidate]
 
     def update_bytes(self, candidate: int) -> float:
         """Temporaries of the update graph; it updates one tensor after the other."""
@@ -114,11 +117,13 @@ class StepCosts:
         return LOADING_COPIES * max(weights, default=0)
 
     def operations_bytes(self) -> Amounts:
-        """The runtime's own objects per operation."""
+        """The runtime's own objects per operation, and per tensor in the update graph."""
+        updates = [(float(BYTES_PER_UPDATE), 1 << i) for i in range(len(self._sizes))]
         around = [
             (NODES_AROUND * BYTES_PER_OPERATION, self.needs.always) for _ in self._int8.leaving
         ]
-        return [*((BYTES_PER_OPERATION, users) for users in self.needs.needed_by), *around]
+        in_step = [(BYTES_PER_OPERATION, users) for users in self.needs.needed_by]
+        return [*in_step, *updates, *around]
 
     def operation_flops(self) -> Amounts:
         """FLOPs of one step."""

@@ -126,7 +126,7 @@ class _Step:
         return self._graph.operations[max(readers, default=buffer.made_at)]
 
     def _around_the_step(self, cost: StepCost) -> Iterable[Holder]:
-        """Copies of the largest weight that is loaded, or of what is trained."""
+        """Copies of the largest weight that is loaded, or of what is trained of some."""
         at, candidates = cost.peak_at, self._graph.candidates
         if at == "loading":
             yield Holder("copies of the largest convolution", cost.activation_bytes, at, at)
@@ -137,7 +137,8 @@ class _Step:
         else:
             for i in self._chosen:
                 copies = int(self._costs.checkpoint_bytes(i))
-                yield Holder(f"copies of {candidates[i].name}", copies, at, at)
+                if copies:
+                    yield Holder(f"copies of {candidates[i].name}", copies, at, at)
 
 
 def _phase(phase: Phase, live: float) -> TimelineMoment:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgetune.data.dataset import Dataset
 from edgetune.errors import DataError
 from edgetune.nouns.manifest import Manifest
-from edgetune.runtime.session import MicroBatch
+from edgetune.runtime.session import Array, MicroBatch, Samples
 
 Rows = npt.NDArray[np.int64]
 
@@ -86,10 +86,30 @@ def micro_batches(dataset: Dataset, plan: BatchPlan, micro_batch: int) -> Iterat
         scale = np.zeros(micro_batch, np.float32)
         scale[: len(real)] = _weights(dataset, real).astype(np.float64) / plan.normalizer
         yield MicroBatch(
-            {name: np.asarray(array[rows]) for name, array in dataset.inputs.items()},
+            _Taken(dataset.inputs, rows),
             {name: np.asarray(array[rows]) for name, array in dataset.targets.items()},
             scale,
+            Samples(dataset.fingerprint(), len(dataset), rows),
         )
+
+
+class _Taken(Mapping[str, Array]):
+    """Some rows of arrays by name, taken when they are asked for: kept features need no inputs."""
+
+    def __init__(self, arrays: Mapping[str, Array], rows: Rows) -> None:
+        self._arrays, self._rows = arrays, rows
+
+    def __getitem__(self, name: str) -> Array:
+        return np.asarray(self._arrays[name][self._rows])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
 
 
 def evaluation_plan(dataset: Dataset, manifest: Manifest) -> BatchPlan:

@@ -71,6 +71,9 @@ class OrtTrainingSession:
         self._pending += 1
         return _result(outputs)
 
+    def smaller(self) -> bool:
+        return False  # a bundle carries one micro-batch
+
     def evaluate(self, batch: MicroBatch) -> MicroResult:
         """Loss and right predictions, no gradients."""
         return _result(self._run(batch, training=False))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from edgetune.errors import (
     BundleError,
@@ -18,10 +17,12 @@ from edgetune.errors import (
     UsageError,
     raise_all,
 )
+from edgetune.files.safetensors_stream import read_file
 from edgetune.nouns.bundle_names import (
     ACCUMULATED,
     EVALUATE,
     FEATURES,
+    FROZEN,
     GRADIENTS,
     NEXT,
     PREDICT,
@@ -33,6 +34,7 @@ from edgetune.nouns.bundle_names import (
 from edgetune.nouns.manifest import Manifest
 from edgetune.nouns.slices import put_slices, share_problems, take_slices
 from edgetune.runtime.expected_arrays import check_expected_arrays
+from edgetune.runtime.feature_cache import FeatureCache, prefix_digest
 from edgetune.runtime.merge import merge
 from edgetune.runtime.onnx_session import load_graph
 from edgetune.runtime.onnxruntime_packages import import_onnxruntime
@@ -75,6 +77,7 @@ class PortableSession:
         }
         self._pending = 0
         self._updates = 0
+        self._cache: FeatureCache | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -88,8 +91,8 @@ class PortableSession:
         if not self._pending:
             for gradient in self._accumulated.values():
                 gradient.fill(0)
-        feeds = {**self._tail_feeds(batch), **self._accumulated}
-        results = self._run_in_place(GRADIENTS, feeds, self._accumulated)
+        layers = (self._accumulated, *self._tail_feeds(batch))
+        results = self._run_in_place(GRADIENTS, layers, self._accumulated)
         self._pending += 1
         return _micro_result(results)
 
@@ -124,15 +127,18 @@ class PortableSession:
         }
         scalars = {name: np.asarray(number, np.float64) for name, number in numbers.items()}
         state = {**self._values, **self._slots}
-        results = self._run_in_place(UPDATE, {**state, **self._accumulated, **scalars}, state)
+        results = self._run_in_place(UPDATE, (state, self._accumulated, scalars), state)
         self._updates += 1
         return float(results["grad_norm"])
 
     def discard(self) -> None:
         self._pending = 0
 
+    def smaller(self) -> bool:
+        return False  # a bundle carries one micro-batch
+
     def evaluate(self, batch: MicroBatch) -> MicroResult:
-        return _micro_result(self._run(EVALUATE, self._tail_feeds(batch)))
+        return _micro_result(self._run(EVALUATE, *self._tail_feeds(batch)))
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         count = min((len(array) for array in inputs.values()), default=0)
@@ -152,7 +158,7 @@ class PortableSession:
         size = self._manifest.plan.micro_batch if fixed else len(rows)
         taken = np.minimum(np.arange(rows.start, rows.start + size), rows.stop - 1)
         feeds = {name: array[taken] for name, array in inputs.items()}
-        results = self._run(PREDICT, {**feeds, **self._values})
+        results = self._run(PREDICT, feeds, self._values)
         return {name: value[: len(rows)] for name, value in results.items()}
 
     def write_inference_model(self, out: Path) -> None:
@@ -202,22 +208,36 @@ class PortableSession:
         """What the frozen prefix makes of a micro-batch, by tensor; empty without a prefix."""
         return self._run(FEATURES, inputs) if self._manifest.features else {}
 
-    def _tail_feeds(self, batch: MicroBatch) -> dict[str, Array]:
-        """What gradient and evaluation graphs read: features, or the inputs themselves."""
-        features = self.features(batch.inputs)
-        return {**batch.inputs, **features, **batch.targets, SCALE: batch.scale, **self._values}
+    def keep_features(self, cache: FeatureCache | None) -> None:
+        """Read the prefix's results from `cache` where they are there; None computes them."""
+        self._cache = cache
 
-    def _run(self, graph: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def feature_cache(self, folder: Path, bound_bytes: int) -> FeatureCache:
+        """A cache of this bundle's prefix in `folder`."""
+        files = tuple(name for name in (FEATURES, FROZEN) if name in self._manifest.digests)
+        return FeatureCache(folder, prefix_digest(self._manifest.digests, files), bound_bytes)
+
+    def _tail_feeds(self, batch: MicroBatch) -> tuple[Arrays, ...]:
+        """What gradient and evaluation graphs read: features, or the inputs themselves."""
+        if not self._manifest.features:
+            features: Arrays = {}
+        elif self._cache is None:
+            features = self.features(batch.inputs)
+        else:
+            features = self._cache.features(batch, self.features)
+        return features, batch.targets, {SCALE: batch.scale}, self._values, batch.inputs
+
+    def _run(self, graph: str, *layers: Arrays) -> dict[str, Array]:
+        """Run a graph, each input from the first of `layers` that has it."""
         session = self._graph(graph)
-        wanted = {argument.name for argument in session.get_inputs()}
         names = [result.name for result in session.get_outputs()]
-        taken = {name: value for name, value in feeds.items() if name in wanted}
+        taken = {i.name: _first(i.name, layers) for i in session.get_inputs()}
         with _blaming_data(graph):
-            results = session.run(names, taken)
+            results = session.run(names, {n: v for n, v in taken.items() if v is not None})
         return dict(zip(names, results, strict=True))
 
     def _run_in_place(
-        self, graph: str, feeds: Mapping[str, Array], changed: Mapping[str, Array]
+        self, graph: str, layers: tuple[Arrays, ...], changed: Arrays
     ) -> dict[str, Array]:
         """Run a graph whose output `next:NAME` is written over the array `changed[NAME]`.
 
@@ -227,7 +247,9 @@ class PortableSession:
         binding = session.io_binding()
         held = []  # the memory that the binding points to, until the run is over
         for argument in session.get_inputs():
-            array = feeds[argument.name]
+            array = _first(argument.name, layers)
+            if array is None:
+                raise DataError(f"{graph} reads {argument.name!r}, which is not there")
             held.append(np.ascontiguousarray(array).reshape(array.shape))
             binding.bind_ortvalue_input(argument.name, self._shared(held[-1]))
         names = [result.name for result in session.get_outputs()]
@@ -261,6 +283,10 @@ class PortableSession:
         return self._graphs[name]
 
 
+def _first(name: str, layers: Iterable[Arrays]) -> Array | None:
+    return next((layer[name] for layer in layers if name in layer), None)
+
+
 @contextmanager
 def _blaming_data(graph: str) -> Iterator[None]:
     """Turn what onnxruntime raises while running into one DataError.
@@ -280,8 +306,8 @@ def _blaming_data(graph: str) -> Iterator[None]:
 def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:
     path = folder / STATE
     try:
-        found = load_file(path)
-    except Exception as error:  # safetensors raises its own type, or an OSError
+        found = read_file(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise BundleError(f"cannot read {path}: {error}; copy the bundle again") from error
     names: Iterable[str] = manifest.plan.selection.trainable
     missing = [f"{name} is missing" for name in names if name not in found]
@@ -292,7 +318,7 @@ def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:
         for problem in share_problems(name, share, found[name].shape)
     ]
     raise_all(BundleError, f"{path} does not fit the manifest", [*missing, *misfits])
-    return {name: np.ascontiguousarray(found[name]) for name in names}
+    return {name: found[name] for name in names}
 
 
 def _read_only(array: Array) -> Array:

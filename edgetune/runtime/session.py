@@ -16,6 +16,15 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Which samples of which data: rows (micro_batch,) of the `count` samples of `dataset`."""
+
+    dataset: str
+    count: int
+    rows: npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """Exactly `plan.micro_batch` samples.
@@ -23,11 +32,13 @@ class MicroBatch:
     inputs, targets: arrays by name, first dimension micro_batch. A batch that does not fill up
     repeats a real sample with scale 0 (never zeros: a padded token row could be NaN).
     scale: (micro_batch,) float32, `sample_weight / normalizer` of the whole batch (nouns/loss.py).
+    samples: where they are from, None when nobody will ask for the same ones again.
     """
 
     inputs: Arrays
     targets: Arrays
     scale: npt.NDArray[np.float32]
+    samples: Samples | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,13 @@ class TrainingSession(Protocol):
 
     def discard(self) -> None:
         """Forget the accumulated gradients."""
+
+    def smaller(self) -> bool:
+        """Go over to the next smaller micro-batch that the bundle carries, gradients forgotten.
+
+        False where there is none. `manifest.plan.micro_batch` and `.cost` are then the smaller
+        one's.
+        """
 
     def evaluate(self, batch: MicroBatch) -> MicroResult:
         """Loss and right predictions, no gradients."""

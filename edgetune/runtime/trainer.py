@@ -10,14 +10,14 @@ import statistics
 import time
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgetune.data.dataset import Dataset, check_data
 from edgetune.errors import TrainingError, UsageError, raise_all
-from edgetune.files.checkpoint import EpochRecord
+from edgetune.guards.guard import Stop, Work
+from edgetune.guards.watch import Watch
 from edgetune.runtime.batches import BatchPlan, batch_count, epoch_order, micro_batches, plan_batch
 from edgetune.runtime.evaluation import Evaluation, evaluate, evaluate_unless
 from edgetune.runtime.interrupts import Interrupts
@@ -26,6 +26,7 @@ from edgetune.runtime.process_memory import peak_bytes
 from edgetune.runtime.progress import JsonLines, LogRecord, ProgressBar
 from edgetune.runtime.session import TrainingSession
 from edgetune.runtime.trainer_config import TrainerConfig
+from edgetune.runtime.training_result import TrainingResult
 from edgetune.runtime.training_run import TrainingRun
 
 __all__ = ["Trainer", "TrainerConfig", "TrainingResult", "Evaluation", "evaluate"]
@@ -33,31 +34,20 @@ __all__ = ["Trainer", "TrainerConfig", "TrainingResult", "Evaluation", "evaluate
 _STEPS_TIMED = 4096
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run came to, with what it did before it was resumed.
+class _Stopped(Exception):  # noqa: N818 - no error, an outcome
+    """A budget ends the run; never leaves this file."""
 
-    epochs, steps: done. train_loss, validation_loss: of the last epoch. best_epoch: from 0, the
-    best on validation data, None without. peak_bytes: peak resident memory of the process, None
-    where the system does not tell. median_step_seconds: of this call's last steps, None when it
-    had nothing left to do.
-    """
-
-    epochs: int
-    steps: int
-    train_loss: float
-    validation_loss: float | None
-    history: tuple[EpochRecord, ...]
-    stopped_early: bool
-    best_epoch: int | None
-    peak_bytes: int | None
-    median_step_seconds: float | None
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.reason)
+        self.stop = stop
 
 
 class Trainer:
-    """Trains what `session` holds, as `config` says."""
+    """Trains what `session` holds, as `config` says, while `watch` allows it (edgetune.guards)."""
 
-    def __init__(self, session: TrainingSession, config: TrainerConfig) -> None:
+    def __init__(
+        self, session: TrainingSession, config: TrainerConfig, watch: Watch | None = None
+    ) -> None:
         if config.monitor == "accuracy" and not session.manifest.loss.has_accuracy:
             raise UsageError(
                 f"cannot monitor the accuracy: the loss {session.manifest.loss.kind} has none; "
@@ -65,6 +55,7 @@ class Trainer:
             )
         self._session = session
         self._config = config
+        self._watch = Watch() if watch is None else watch
 
     def fit(
         self, train: Dataset, validation: Dataset | None = None, resume: bool = False
@@ -73,7 +64,9 @@ class Trainer:
 
         With `resume` the run continues from the checkpoint bit for bit, also within an epoch.
         Ctrl-C or SIGTERM end the current step, write a checkpoint where one is configured, and
-        raise KeyboardInterrupt (exit code 130 on the command line).
+        raise KeyboardInterrupt (exit code 130 on the command line). A budget that ends the run is
+        in the result (`stopped_by`): the step that was begun is forgotten, and the checkpoint
+        written.
 
         Raises UsageError, DataError before the first step, CheckpointError when `resume` does not
         fit, TrainingError when a loss or gradient is not finite (nothing is updated with it, and
@@ -89,7 +82,7 @@ class Trainer:
             bar = ProgressBar(quiet=not self._config.progress)
             stack.callback(bar.close)
             interrupts = stack.enter_context(Interrupts())
-            loop = _Loop(self._session, self._config, run, interrupts, log, bar)
+            loop = _Loop(self._session, self._config, run, self._watch, interrupts, log, bar)
             loop.train(train, validation)
         return loop.result()
 
@@ -114,6 +107,7 @@ class _Loop:
         session: TrainingSession,
         config: TrainerConfig,
         run: TrainingRun,
+        watch: Watch,
         interrupts: Interrupts,
         log: JsonLines | None,
         bar: ProgressBar,
@@ -121,33 +115,44 @@ class _Loop:
         self._session = session
         self._config = config
         self._run = run
+        self._watch = watch
         self._interrupts = interrupts
         self._log = log
         self._bar = bar
         self._seconds: deque[float] = deque(maxlen=_STEPS_TIMED)
+        self._steps = 0
+        self._stopped_by: Stop | None = None
 
     def train(self, train: Dataset, validation: Dataset | None) -> None:
         run = self._run
-        while run.epoch < self._config.epochs and not run.out_of_patience:
-            self._train_epoch(train)
-            self._end_epoch(validation)
+        self._watch.start()
+        try:
+            while run.epoch < self._config.epochs and not run.out_of_patience:
+                self._train_epoch(train)
+                self._end_epoch(validation)
+                self._save()
+                self._leave_if_interrupted()
+        except _Stopped as stopped:
+            self._stopped_by = stopped.stop
             self._save()
-            self._leave_if_interrupted()
-        run.restore_best()
+        run.restore_best(stopped=self._stopped_by is not None)
 
     def result(self) -> TrainingResult:
         run = self._run
-        last = run.history[-1]
+        last = run.history[-1] if run.history else None  # a budget may end the first epoch
         return TrainingResult(
             epochs=run.epoch,
             steps=run.step,
-            train_loss=last.train_loss,
-            validation_loss=last.validation_loss,
+            train_loss=None if last is None else last.train_loss,
+            validation_loss=None if last is None else last.validation_loss,
             history=tuple(run.history),
             stopped_early=run.out_of_patience and run.epoch < self._config.epochs,
             best_epoch=run.best_epoch,
             peak_bytes=peak_bytes(),
             median_step_seconds=statistics.median(self._seconds) if self._seconds else None,
+            stopped_by=self._stopped_by,
+            paused_seconds=dict(self._watch.paused_seconds),
+            holds_best=run.holds_best,
         )
 
     def _train_epoch(self, train: Dataset) -> None:
@@ -159,7 +164,12 @@ class _Loop:
             where = f"batch {run.batch_in_epoch + 1} of {self._where()}"
             rows = order[start : start + run.batch]
             plan = plan_batch(train, rows, self._session.manifest, where)
-            self._step(train, plan, batches)
+            try:
+                self._step(train, plan, batches)
+            except _Stopped as stopped:
+                if stopped.stop.budget == "memory" and self._session.smaller():
+                    continue  # the same batch again, in smaller pieces
+                raise
             every = self._config.checkpoint_every_steps
             if every is not None and run.step % every == 0:
                 self._save()
@@ -167,7 +177,7 @@ class _Loop:
 
     def _step(self, train: Dataset, plan: BatchPlan, batches: int) -> None:
         config, run = self._config, self._run
-        started = time.perf_counter()
+        started, paused = time.perf_counter(), sum(self._watch.paused_seconds.values())
         rate = learning_rate(
             config.schedule,
             config.learning_rate,
@@ -177,9 +187,11 @@ class _Loop:
         )
         loss, correct = self._accumulate(train, plan)
         norm = self._update(rate)
-        seconds = time.perf_counter() - started
+        paused = sum(self._watch.paused_seconds.values()) - paused
+        seconds = time.perf_counter() - started - paused
         run.add_step(plan, loss, correct, rate)
         self._seconds.append(seconds)
+        self._steps += 1
         self._bar.show(run.epoch, config.epochs, run.batch_in_epoch, batches, loss, seconds)
         accuracy = correct / plan.counted if plan.counted else None
         self._write("step", loss, accuracy, rate, norm, seconds)
@@ -188,12 +200,15 @@ class _Loop:
         """Loss and right predictions of the batch, its gradients in the session."""
         loss, correct = 0.0, 0
         try:
-            for batch in micro_batches(train, plan, self._session.manifest.plan.micro_batch):
+            pieces = micro_batches(train, plan, self._session.manifest.plan.micro_batch)
+            for place, batch in enumerate(pieces):
+                self._hold_budgets("micro-batch" if place else "step")
                 result = self._session.accumulate(batch)
                 loss += result.loss
                 correct += result.correct
                 if not math.isfinite(loss):
                     raise TrainingError(self._diverged(f"the loss is {loss}"))
+            self._hold_budgets("update")
         except BaseException:
             self._session.discard()  # also when interrupted: half a batch must not be updated with
             raise
@@ -209,9 +224,7 @@ class _Loop:
     def _end_epoch(self, validation: Dataset | None) -> None:
         run, measured = self._run, None
         if validation is not None:
-            measured = evaluate_unless(
-                self._session, validation, lambda: self._interrupts.received is not None
-            )
+            measured = evaluate_unless(self._session, validation, self._evaluation_ends)
             if measured is None:
                 self._leave_if_interrupted()
             elif not math.isfinite(measured.loss):
@@ -220,6 +233,21 @@ class _Loop:
         self._write("epoch", record.train_loss, record.train_accuracy, record.learning_rate)
         if measured is not None:
             self._write("validation", measured.loss, measured.accuracy)
+
+    def _hold_budgets(self, work: Work) -> None:
+        """Return when the watch allows the next piece of work; else raise what ends the run."""
+        stop = self._watch.check(work, self._steps, self._is_interrupted)
+        if stop is not None:
+            raise _Stopped(stop)
+        if self._watch.cut_short:
+            self._leave_if_interrupted()
+
+    def _evaluation_ends(self) -> bool:
+        self._hold_budgets("evaluation")
+        return self._is_interrupted()
+
+    def _is_interrupted(self) -> bool:
+        return self._interrupts.received is not None
 
     def _leave_if_interrupted(self) -> None:
         if self._interrupts.received is None:

@@ -23,7 +23,8 @@ class TrainerConfig:
     clip_norm: largest global L2 norm of the gradients, None does not clip.
     patience: stop after so many epochs without a better validation `monitor` ("loss" or
         "accuracy"), None never stops. restore_best: with patience, end with the values of the
-        best epoch.
+        best epoch. keep_best: hold those also without patience, for a run that a budget stops,
+        which then ends with them; one that comes to its own end is not changed by it.
     checkpoint_path: written after every epoch, and every checkpoint_every_steps updates if given.
     log_path: JSON lines are appended to it. progress: a bar on stderr, if that is a terminal.
     """
@@ -38,6 +39,7 @@ class TrainerConfig:
     patience: int | None = None
     monitor: str = "loss"
     restore_best: bool = True
+    keep_best: bool = False
     checkpoint_path: Path | None = None
     checkpoint_every_steps: int | None = None
     log_path: Path | None = None

@@ -47,6 +47,8 @@ class TrainingRun:
         self._best_metric: float | None = None
         self._best_values: dict[str, Array] = {}
         self._stale_epochs = 0
+        self.holds_best = False
+        self._keeps_best = config.restore_best and (config.patience is not None or config.keep_best)
         self._fixed: dict[str, Any] = config.trajectory(self.batch)
         if config.checkpoint_path is not None:
             self._fixed["training data"] = train.fingerprint()
@@ -90,10 +92,14 @@ class TrainingRun:
         self._tally = Tally()
         return record
 
-    def restore_best(self) -> None:
-        """Put the best epoch's values into the session, where they are kept."""
-        if self._best_values:
+    def restore_best(self, stopped: bool = False) -> None:
+        """Put the best epoch's values into the session, where they are kept.
+
+        stopped: whether a budget ended the run; without patience that is what they are kept for.
+        """
+        if self._best_values and (stopped or self._config.patience is not None):
             self._session.load_values(self._best_values)
+            self.holds_best = True
 
     def save(self) -> Path | None:
         """Write the checkpoint, and return where; None when none is configured."""
@@ -113,7 +119,7 @@ class TrainingRun:
         self.step, self.epoch, self.batch_in_epoch = saved.step, saved.epoch, saved.batch_in_epoch
         self.history = list(saved.history)
         self.best_epoch, self._best_metric = saved.best_epoch, saved.best_metric
-        self._best_values = dict(saved.best_values)
+        self._best_values = dict(saved.best_values) if self._keeps_best else {}
         self._stale_epochs = saved.stale_epochs
         self._rate, self._tally = saved.learning_rate, saved.tally
 
@@ -124,7 +130,7 @@ class TrainingRun:
         best = self._best_metric
         if best is None or (metric > best if higher_is_better else metric < best):
             self._best_metric, self.best_epoch, self._stale_epochs = metric, self.epoch, 0
-            if self._config.patience is not None and self._config.restore_best:
+            if self._keeps_best:
                 self._best_values.clear()  # before the next copy is made
                 self._best_values = self._session.values()
         else:

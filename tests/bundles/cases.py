@@ -77,3 +77,4 @@ CASES = {
     ),
 }
 ORT_TRAINING = "multi_label-ort-training"  # a second format of `multi_label`
+INT8 = "mobilenet_v3_small-int8"  # `mobilenet_v3_small` with its frozen prefix in 8 bits, no case

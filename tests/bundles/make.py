@@ -13,6 +13,7 @@ import importlib
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from edgetune_exporters.export import export
 from edgetune_exporters.factory import Example, example_from
+from edgetune_exporters.int8.calibration import Int8Calibration
 from edgetune_exporters.make_plan import make_plan
 from edgetune_exporters.reference import torch_optimizer
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ from edgetune.files.bundle import read_manifest
 from edgetune.files.device_profiles import load_profile
 from edgetune.nouns.manifest import Manifest
 from edgetune.nouns.plan_request import PlanRequest
-from tests.bundles.cases import CASES, EPOCHS, FOLDER, ORT_TRAINING, ROOT, SEED, Case
+from tests.bundles.cases import CASES, EPOCHS, FOLDER, INT8, ORT_TRAINING, ROOT, SEED, Case
 
 STAMP = "sources.sha256"
 Arrays = dict[str, Any]
@@ -75,6 +77,10 @@ def write_case(folder: Path, name: str, case: Case) -> None:
     export(example, planned, ("portable",), folder / name)
     if ORT_TRAINING.startswith(f"{name}-"):
         export(example, planned, ("ort-training",), folder / ORT_TRAINING)
+    if INT8.startswith(f"{name}-"):
+        rounded = make_plan(example, replace(request, precisions=("int8",)))
+        # The model is random, and may lose what it likes; what counts is where it computes what.
+        export(example, rounded, ("portable",), folder / INT8, Int8Calibration(tolerance=1))
     inputs, targets, weights = make_data(example, case)
     arrays: Arrays = {"targets": targets.numpy(), **{n: t.numpy() for n, t in inputs.items()}}
     if case.weighted:

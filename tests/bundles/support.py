@@ -95,7 +95,7 @@ def train(name: str, folder: Path, *more: str | Path) -> Ran:
     """Train a bundle with its own data, everything written into `folder`."""
     return edgetune(
         *("train", bundle_of(name), "--data", data_of(name), "--out", folder / "delta"),
-        *("--checkpoint", folder / "checkpoint", "--quiet"),
+        *("--checkpoint", folder / "checkpoint", "--quiet", "--feature-cache", "off"),
         *more,
     )
 

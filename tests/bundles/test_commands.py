@@ -53,7 +53,7 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
     for command in OPTIONS:
         assert f"    {command.split()[0]} " in text
     codes = re.findall(r"^ *(\d+)  \w", text, re.MULTILINE)
-    assert [int(code) for code in codes] == [*range(11), 130]
+    assert [int(code) for code in codes] == [*range(11), *range(20, 26), 130]
 
 
 def test_devices_are_listed_and_described() -> None:
@@ -117,7 +117,8 @@ def test_train_prints_and_writes_its_result(tmp_path: Path) -> None:
 def test_train_prints_json_and_logs_lines(tmp_path: Path) -> None:
     ran = train("regression", tmp_path, "--json", "--log", tmp_path / "log", "--epochs", "3")
     assert (ran.code, ran.err) == (0, "")
-    assert set(ran.json) == {"result", "data_bytes", "delta", "checkpoint"}
+    keys = {"result", "data_bytes", "limits", "energy", "delta", "checkpoint"}
+    assert set(ran.json) == keys
     result = ran.json["result"]
     assert (result["epochs"], result["steps"], result["stopped_early"]) == (3, 9, False)
     assert len(result["history"]) == 3

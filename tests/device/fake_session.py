@@ -140,6 +140,9 @@ class FakeSession:
         self.discarded += 1
         self._forget()
 
+    def smaller(self) -> bool:
+        return False  # a bundle carries one micro-batch
+
     def evaluate(self, batch: MicroBatch) -> MicroResult:
         return self._forward(batch)[2]
 

@@ -157,6 +157,40 @@ def test_with_a_gap_the_answer_is_as_good_as_it_says(seed: int) -> None:
     assert certificate.gap <= 0.2
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.01])
+@pytest.mark.parametrize("seed", range(320, 345))
+def test_out_of_time_the_answer_is_within_the_budget_and_its_bound_holds(
+    seed: int, seconds: float
+) -> None:
+    case = random_case(seed)
+    best = brute_force(case).objective
+    effort = Effort(time_limit_seconds=seconds)
+    if best is None:
+        with pytest.raises(BudgetError):
+            choose(case.variants, case.scores, case.budget, effort)
+        return
+    choice = choose(case.variants, case.scores, case.budget, effort)
+    certificate = choice.certificate
+    assert violations(choice.cost, case.budget) == []
+    assert certificate.bound is not None
+    assert certificate.objective * (1 - 1e-9) <= best <= certificate.bound * (1 + 1e-9)
+    loss = certificate.bound - certificate.objective
+    assert certificate.gap == pytest.approx(loss / certificate.bound)
+
+
+def test_time_that_is_over_draws_no_more_variants_once_something_is_found() -> None:
+    graph = by_hand()
+    both = cost_of(graph, Selection(("w1", "w2")), 1, SGD, PROFILE)
+    budget = Budget(memory_bytes=both.peak_bytes - 1)
+
+    def variants() -> Any:
+        yield StepCosts(graph, 1, SGD, PROFILE)
+        raise AssertionError("the time is over")
+
+    certificate = choose(variants(), BY_HAND, budget, Effort(0.0, 0.0)).certificate
+    assert (certificate.objective, certificate.bound, certificate.gap) == (1.0, 2.0, 0.5)
+
+
 BY_HAND = {"w1": 1.0, "w2": 1.0}
 LEAST_SECONDS = cheapest(by_hand(), BY_HAND, "seconds")
 

@@ -34,6 +34,11 @@ class Clock:
         return self.now
 
 
+def free() -> float:
+    """Readings cost nothing, so that the sampler never slows down."""
+    return 0.0
+
+
 def run(sampler: Sampler, clock: Clock, seconds: float, seed: int = 0) -> None:
     """What the thread does in `seconds`: a sample at a random place of every interval."""
     chance, begun = random.Random(seed), clock.now
@@ -76,7 +81,8 @@ LOADS: dict[str, tuple[Callable[[float], float], float]] = {
 def test_the_energy_of_a_replayed_trace_is_within_its_bound(name: str, rate: int) -> None:
     power, exact = LOADS[name]
     clock = Clock()
-    sampler = Sampler(ReplayMeter(trace(power, 40.0), clock=clock), rate, clock=clock)
+    meter = ReplayMeter(trace(power, 40.0), clock=clock)
+    sampler = Sampler(meter, rate, clock=clock, cpu_clock=free)
     sampler.sample()
     mark = sampler.mark()
     run(sampler, clock, 30.0)
@@ -90,7 +96,8 @@ def test_the_energy_of_a_replayed_trace_is_within_its_bound(name: str, rate: int
 
 def test_many_short_stretches_add_up_to_the_whole() -> None:
     clock = Clock()
-    sampler = Sampler(ReplayMeter(trace(LOADS["ramp"][0], 40.0), clock=clock), 20, clock=clock)
+    meter = ReplayMeter(trace(LOADS["ramp"][0], 40.0), clock=clock)
+    sampler = Sampler(meter, 20, clock=clock, cpu_clock=free)
     sampler.sample()
     whole, parts = sampler.mark(), 0.0
     for number in range(30):
@@ -105,7 +112,7 @@ def test_known_limits_make_the_bound_of_a_steady_load_smaller() -> None:
     bounds = []
     for limits in (None, PowerLimits(4.0, 6.0), PowerLimits(0.0, 100.0)):
         clock = Clock()
-        sampler = Sampler(Changing(), 10, limits, clock=clock)
+        sampler = Sampler(Changing(), 10, limits, clock=clock, cpu_clock=free)
         sampler.sample()
         mark = sampler.mark()
         run(sampler, clock, 30.0)
@@ -121,7 +128,7 @@ def test_a_sensor_that_holds_its_values_has_a_wider_bound() -> None:
         clock = Clock()
         meter = ReplayMeter(trace(LOADS["bursts"][0], 40.0), clock=clock)
         meter.update_seconds = held
-        sampler = Sampler(meter, 10, clock=clock)
+        sampler = Sampler(meter, 10, clock=clock, cpu_clock=free)
         sampler.sample()
         mark = sampler.mark()
         run(sampler, clock, 30.0)
@@ -134,7 +141,7 @@ def test_a_sensor_that_holds_its_values_has_a_wider_bound() -> None:
 
 def test_a_sensor_that_is_lost_and_found_leaves_a_gap_with_its_reason() -> None:
     clock, meter = Clock(), Changing()
-    sampler = Sampler(meter, 10, clock=clock)
+    sampler = Sampler(meter, 10, clock=clock, cpu_clock=free)
     sampler.sample()
     mark = sampler.mark()
     run(sampler, clock, 10.0)
@@ -160,7 +167,7 @@ def test_a_sensor_that_is_lost_and_found_leaves_a_gap_with_its_reason() -> None:
 
 def test_a_gap_belongs_only_to_the_stretches_that_have_a_part_of_it() -> None:
     clock, meter = Clock(), Changing()
-    sampler = Sampler(meter, 10, clock=clock)
+    sampler = Sampler(meter, 10, clock=clock, cpu_clock=free)
     sampler.sample()
     meter.reading = OSError("i2c")
     run(sampler, clock, 5.0)
@@ -181,7 +188,7 @@ def test_a_gap_belongs_only_to_the_stretches_that_have_a_part_of_it() -> None:
 
 def test_a_sensor_that_comes_and_goes_does_not_fill_the_memory() -> None:
     clock, meter = Clock(), Changing()
-    sampler = Sampler(meter, 10, clock=clock)
+    sampler = Sampler(meter, 10, clock=clock, cpu_clock=free)
     sampler.sample()
     mark = sampler.mark()
     for number in range(500):
@@ -195,7 +202,7 @@ def test_a_sensor_that_comes_and_goes_does_not_fill_the_memory() -> None:
 
 def test_a_machine_that_stands_still_leaves_a_gap() -> None:
     clock = Clock()
-    sampler = Sampler(Changing(), 10, clock=clock)
+    sampler = Sampler(Changing(), 10, clock=clock, cpu_clock=free)
     sampler.sample()
     mark = sampler.mark()
     clock.now += 60.0
@@ -209,7 +216,7 @@ def test_a_machine_that_stands_still_leaves_a_gap() -> None:
 def test_a_trace_that_ends_is_a_lost_sensor() -> None:
     clock = Clock()
     samples = [s for s in trace(lambda _: 4.0, 10.0, 100) if not 3.0 < s.seconds < 5.0]
-    sampler = Sampler(ReplayMeter(samples, clock=clock), 20, clock=clock)
+    sampler = Sampler(ReplayMeter(samples, clock=clock), 20, clock=clock, cpu_clock=free)
     sampler.sample()
     mark = sampler.mark()
     run(sampler, clock, 15.0)
@@ -227,7 +234,7 @@ def test_a_trace_that_ends_is_a_lost_sensor() -> None:
 def test_a_counter_is_exact_however_seldom_it_is_read(tmp_path: Path) -> None:
     powercap = rapl(tmp_path, {"intel-rapl:0": ("package-0", 0)}, range_uj=10**9)
     clock = Clock()
-    sampler = Sampler(open_rapl(tmp_path), 1, clock=clock)
+    sampler = Sampler(open_rapl(tmp_path), 1, clock=clock, cpu_clock=free)
     sampler.sample()
     clock.now += 10.0
     write(powercap / "intel-rapl:0/energy_uj", 80_000_000)
@@ -246,7 +253,7 @@ def test_a_counter_is_exact_however_seldom_it_is_read(tmp_path: Path) -> None:
 def test_a_counter_that_began_again_is_a_gap(tmp_path: Path) -> None:
     powercap = rapl(tmp_path, {"intel-rapl:0": ("package-0", 0)}, range_uj=10**9)
     clock = Clock()
-    sampler = Sampler(open_rapl(tmp_path), 1, clock=clock)
+    sampler = Sampler(open_rapl(tmp_path), 1, clock=clock, cpu_clock=free)
     sampler.sample()
     mark = sampler.mark()
     for energy in (5_000_000, 10_000_000, 3, 5_000_000):
@@ -263,7 +270,7 @@ def test_an_estimate_has_its_error_in_the_bound(tmp_path: Path) -> None:
     write(tmp_path / "proc/stat", "cpu  0 0 0 100 0 0 0 0")
     clock = Clock()
     meter = ModelMeter(load_profile("raspberry-pi-5-8gb"), tmp_path)
-    sampler = Sampler(meter, 10, clock=clock)
+    sampler = Sampler(meter, 10, clock=clock, cpu_clock=free)
     sampler.sample()
     mark = sampler.mark()
     run(sampler, clock, 10.0)

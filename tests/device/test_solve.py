@@ -132,6 +132,38 @@ def test_ties_go_to_the_least_cost() -> None:
 
 
 @pytest.mark.parametrize(
+    ("less", "selected"),
+    [
+        pytest.param(1e-10, 0b01, id="a-tie"),
+        pytest.param(1e-8, 0b10, id="none"),
+    ],
+)
+def test_scores_within_a_billionth_are_ties(less: float, selected: int) -> None:
+    limit = Limit("time", 1.0, (Term(1.0, 0b01), Term(1.0, 0b10)))
+    cost = (Term(1.0, 0b01), Term(2.0, 0b10))
+    assert solved(Program((1.0 - less, 1.0), (), (), (limit,), cost)).selected == selected
+
+
+@pytest.mark.parametrize(
+    ("small", "kept"),
+    [
+        pytest.param(1e-300, False, id="next-to-nothing"),
+        pytest.param(1e-14, False, id="negligible"),
+        pytest.param(3e-9, True, id="just-no-tie"),
+        pytest.param(1e-7, True, id="small"),
+    ],
+)
+def test_many_small_scores_cost_no_more_than_a_few_programs(small: float, kept: bool) -> None:
+    count = 40
+    scores = (1.0, *(small * (1 + i / count) for i in range(count)))
+    cost = tuple(Term(1.0 + i, 1 << i) for i in range(count + 1))
+    solution = solved(Program(scores, (), (), (), cost))
+    assert solution.selected == ((2 << count) - 1 if kept else 1)
+    assert (solution.gap, solution.out_of_time) == (0.0, False)
+    assert solution.iterations <= 2
+
+
+@pytest.mark.parametrize(
     ("scores", "exclusive", "selected"),
     [
         pytest.param((), (), 0, id="no-candidate"),

@@ -14,7 +14,11 @@ from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune.planning.device_time import UPDATE
 from edgetune.planning.moments import selection_level
-from edgetune.planning.process_memory import BASE_PROCESS_BYTES, BYTES_PER_OPERATION
+from edgetune.planning.process_memory import (
+    BASE_PROCESS_BYTES,
+    BYTES_PER_OPERATION,
+    BYTES_PER_UPDATE,
+)
 from edgetune.planning.split import split_step
 from edgetune.planning.step_cost import StepCosts, cost_of
 from tests.device.simulated import simulated_peak_bytes
@@ -145,7 +149,8 @@ def test_work_follows_from_the_operations_that_run(
     running = {o.name for o in (*split.prefix, *split.tail)}
     running |= {o.name for o in split.constants}  # executed in every step, too
     assert found.flops == sum(o.flops for o in graph.operations if o.name in running)
-    assert found.base_bytes == BASE_PROCESS_BYTES + BYTES_PER_OPERATION * len(running)
+    objects = BYTES_PER_OPERATION * len(running) + BYTES_PER_UPDATE * len(some)
+    assert found.base_bytes == BASE_PROCESS_BYTES + objects
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,17 @@ import pytest
 from edgetune.errors import UsageError
 from edgetune.units import (
     format_bytes,
+    format_celsius,
     format_joules,
+    format_percent,
     format_seconds,
+    format_watts,
     parse_bytes,
+    parse_celsius,
     parse_joules,
+    parse_percent,
     parse_seconds,
+    parse_watts,
 )
 
 
@@ -29,6 +35,11 @@ from edgetune.units import (
         pytest.param(parse_joules, "1Wh", 3600.0, id="watt-hours"),
         pytest.param(parse_seconds, "250ms", 0.25, id="milliseconds"),
         pytest.param(parse_seconds, " 2 min ", 120.0, id="minutes"),
+        pytest.param(parse_watts, "4W", 4.0, id="watts"),
+        pytest.param(parse_watts, "500mW", 0.5, id="milliwatts"),
+        pytest.param(parse_celsius, "80C", 80.0, id="celsius"),
+        pytest.param(parse_celsius, "80.5 °C", 80.5, id="celsius-with-a-sign"),
+        pytest.param(parse_percent, "30%", 30.0, id="percent"),
     ],
 )
 def test_quantities_are_read_as_people_write_them(
@@ -48,6 +59,10 @@ def test_quantities_are_read_as_people_write_them(
         pytest.param(parse_bytes, "1e999GiB", "greater than zero and finite", id="infinite"),
         pytest.param(parse_joules, "nanJ", "cannot read", id="not-a-number"),
         pytest.param(parse_seconds, "1.2.3s", "cannot read", id="two-points"),
+        pytest.param(parse_watts, "4", "one of the units mw, w, for example 4W", id="no-watts"),
+        pytest.param(parse_celsius, "80F", "one of the units c, °c", id="fahrenheit"),
+        pytest.param(parse_percent, "0.3", "for example 30%", id="a-share-is-no-percent"),
+        pytest.param(parse_percent, "100%", "it must be below 100%", id="all"),
     ],
 )
 def test_what_is_no_quantity_says_what_was_expected(
@@ -77,3 +92,9 @@ def test_what_is_no_quantity_says_what_was_expected(
 )
 def test_quantities_are_written_with_a_fitting_unit(made: str, expected: str) -> None:
     assert made == expected
+
+
+def test_power_temperature_and_charge_are_short() -> None:
+    assert [format_watts(w) for w in (0.25, 4.0)] == ["250 mW", "4.00 W"]
+    assert format_celsius(79.96) == "80.0 °C"
+    assert format_percent(30.4) == "30 %"

@@ -173,6 +173,12 @@ INDEXING: dict[str, Function] = {
     "put negative": lambda x, i, j: x.index_put((torch.arange(BATCH), j[:, 0]), x[:, 0] * 2),
     "put number": lambda x, i, j: x.index_put((torch.arange(BATCH),), torch.tensor(2.0)) * x,
     "put added": lambda x, i, j: x.index_put((i[:, 0] % 1,), x[:, 0, 0, None, None], True),
+    "put added at one place": lambda x, i, j: x.index_put((j[:, 0] % 2 * 3 - 1,), x[:, :1], True),
+    "put added at pairs": lambda x, i, j: x.index_put((i % 2, j), x[:, :2, 0, None], True),
+    "put added to zero": lambda x, i, j: torch.zeros(3, 5).index_put((i[:, 0] % 2,), x[:, 0], True),
+    "put added behind": lambda x, i, j: torch.ops.aten.index_put(
+        x, [None, i[0] % 1], x[:, :2], True
+    ),
     "index add": lambda x, i, j: x.index_add(1, i[0], x[:, :2]),
     "index copy": lambda x, i, j: x.index_copy(1, torch.tensor([3, 1]), x[:, :2]),
     "index fill": lambda x, i, j: x.index_fill(1, i[0], 0.5),

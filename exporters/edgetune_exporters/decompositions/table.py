@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch._decomp import core_aten_decompositions, get_decompositions
 
+from edgetune_exporters.decompositions.activations import (
+    hardtanh_backward,
+    threshold_backward,
+)
 from edgetune_exporters.decompositions.convolutions import convolution_backward
 from edgetune_exporters.decompositions.indexing import (
     embedding_dense_backward,
@@ -50,6 +54,8 @@ def decompositions() -> dict[Any, Decomposition]:
     return {
         **table,
         **get_decompositions(_NOT_CORE),
+        aten.threshold_backward.default: threshold_backward,
+        aten.hardtanh_backward.default: hardtanh_backward,
         aten.convolution_backward.default: convolution_backward,
         aten.max_pool2d_with_indices_backward.default: max_pool2d_backward,
         aten.avg_pool2d_backward.default: avg_pool2d_backward,

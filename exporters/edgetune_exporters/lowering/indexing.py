@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,9 +81,44 @@ def _index_put(call: Call) -> str:
         values = transpose(call, values, order)
         found = [found[axis] for axis in order]
     values = expand(call, values, found, [*shape, *rest])
-    attributes = {"reduction": "add"} if call.arg(3, False) else {}
-    result = call.op("ScatterND", [base, coordinates, values], attributes)
+    if call.arg(3, False):
+        sizes = [call.meta(0).shape[axis] for axis in front]
+        result = _sum_by_row(call, base, sizes, coordinates, [*shape, *rest], values, count)
+    else:
+        result = call.op("ScatterND", [base, coordinates, values])
     return transpose(call, result, [int(axis) for axis in np.argsort(front)])
+
+
+def _sum_by_row(
+    call: Call,
+    base: str,
+    sizes: Sequence[int],
+    coordinates: str,
+    found: Sequence[int],
+    values: str,
+    count: int,
+) -> str:
+    """Add `values`, of shape `found`, to the rows of `base` that `coordinates` name.
+
+    count: how many leading axes of `base`, of shape `sizes`, name a row. By ScatterElements, which
+    onnxruntime runs on one thread: its ScatterND adds to one row from several threads at once and
+    loses terms now and then (its issues 18048 and 23396).
+    """
+    rows, width = math.prod(sizes[:count]), math.prod(sizes[count:])
+    positions = math.prod(found) // max(width, 1)
+    strides = [math.prod(sizes[axis + 1 : count]) for axis in range(count)]
+    flat = call.reshape(coordinates, [positions, count])
+    if count > 1:
+        positive = call.op("Mod", [flat, call.emitter.integers(sizes[:count])])
+        weighted = call.op("Mul", [positive, call.emitter.integers(strides)])
+        axes = call.emitter.integers([1])
+        flat = call.op("ReduceSum", [weighted, axes], {"keepdims": 1})
+    index = call.op("Expand", [flat, call.emitter.integers([positions, width])])
+    is_matrix = list(sizes) == [rows, width]
+    matrix = base if is_matrix else call.reshape(base, [rows, width])
+    inputs = [matrix, index, call.reshape(values, [positions, width])]
+    total = call.op("ScatterElements", inputs, {"axis": 0, "reduction": "add"})
+    return total if is_matrix else call.reshape(total, sizes)
 
 
 def _scatter(reduction: str | None) -> Lowering:

@@ -23,7 +23,7 @@ from edgetune_exporters.slicing.added_nodes import AddedNodes
 from edgetune_exporters.slicing.rules import MOVEMENTS, RULES, Operator
 
 # What the gradient of a weight costs: without a share of one of these nothing is saved.
-_PRODUCTS = ("MatMul", "Gemm", "Conv", "ScatterND")
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "ScatterElements")
 
 
 def with_share_gradients(
@@ -89,7 +89,7 @@ class _Slicer:
     def _made(self, index: int, share: Share, whole: str, below_product: bool) -> str | None:
         """`share` of the result of a node, by a copy of the node; None when that cannot be."""
         node = self._nodes[index]
-        if node.op_type == "ScatterND":
+        if node.op_type == "ScatterElements":
             return self._rows(index, share)
         rule = RULES.get(node.op_type)
         reading = rule(self._operator(node), share) if rule else None
@@ -125,23 +125,29 @@ class _Slicer:
     def _rows(self, index: int, share: Share) -> str | None:
         """Rows of a sum by row: what belongs to others goes to one more row, which is dropped."""
         node = self._nodes[index]
-        base, rows, terms = node.input
+        base, index_of_all, terms = node.input
         element_type, shape = self.added.types[base]
-        index_type, index_shape = self.added.types[rows]
+        expand = self._nodes[self._maker[index_of_all]] if index_of_all in self._maker else None
         is_sum = _attributes(node).get("reduction") == b"add" and self._is_zero(base)
-        if not is_sum or share.axis != 0 or index_shape[-1] != 1:
+        by_row = expand is not None and expand.op_type == "Expand" and not _axis(node)
+        if expand is None or not (is_sum and by_row) or share.axis != 0:
             return None
+        rows, size = expand.input
+        index_type, index_shape = self.added.types[rows]
         count = len(share.indices)
         place = np.full(shape[0], count, np.int64)
         place[list(share.indices)] = np.arange(count)
         inputs = [self.added.constant(place), rows]
         places = self._add(index, "Gather", inputs, {}, index_type, index_shape)
+        of_all = self.added.types[index_of_all][1]
+        places = self._add(index, "Expand", [places, size], {}, index_type, of_all)
         more = (count + 1, *shape[1:])
         zero = helper.make_tensor("", element_type, [1], [0])
         inputs = [self.added.integers(more)]
         zeros = self._add(index, "ConstantOfShape", inputs, {"value": zero}, element_type, more)
         inputs = [zeros, places, terms]
-        total = self._add(index, "ScatterND", inputs, {"reduction": "add"}, element_type, more)
+        attributes = {"axis": 0, "reduction": "add"}
+        total = self._add(index, "ScatterElements", inputs, attributes, element_type, more)
         inputs = [total, *(self.added.integers([value]) for value in (0, count, 0))]
         return self._add(index, "Slice", inputs, {}, element_type, share.shape(shape))
 
@@ -180,6 +186,10 @@ class _Slicer:
             return tuple(numpy_helper.to_array(self._initializers[node.input[position]]).tolist())
 
         return Operator(tuple(shapes), result, _attributes(node), integers)
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return int(_attributes(node).get("axis", 0))
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
