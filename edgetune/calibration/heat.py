@@ -8,6 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetune.errors import DeviceError
+from edgetune.guards.temperature import open_thermometer
+
 _TIMEOUT_SECONDS = 2.0
 # Bits of `vcgencmd get_throttled`: Raspberry Pi documentation, raspberrypi-utils, vcgencmd.
 _NOW = {
@@ -48,12 +51,11 @@ def read_heat(
     root: Path = Path("/"), get_throttled: Callable[[], str | None] = _get_throttled
 ) -> Heat:
     """The state of the machine whose files are under `root`. Never raises."""
-    found = []
-    for zone in sorted((root / "sys" / "class" / "thermal").glob("thermal_zone*/temp")):
-        with suppress(OSError, ValueError):  # zones that are switched off cannot be read
-            found.append(int(zone.read_text()) / 1000)
+    celsius = None
+    with suppress(DeviceError):  # there is no zone that can be read
+        celsius = open_thermometer(root).celsius()
     said = get_throttled()
-    return Heat(max(found, default=None), None if said is None else _flags(said))
+    return Heat(celsius, None if said is None else _flags(said))
 
 
 def _flags(said: str) -> tuple[str, ...] | None:

@@ -15,14 +15,11 @@ import numpy as np
 
 from edgetune.calibration.timing import Clock, Duration, interleaved
 from edgetune.errors import StorageError
+from edgetune.guards.cgroups import memory_cgroups
 
 _COPIED_BYTES = 32 * 2**20  # more than the caches of small devices
 _STORED_BYTES = 16 * 2**20
 _REPETITIONS = 3
-_LIMITS = (  # of version 2 of the memory controller, and of version 1
-    Path("sys/fs/cgroup/memory.max"),
-    Path("sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,8 @@ def usable_memory_bytes(root: Path = Path("/")) -> int | None:
     with suppress(OSError, ValueError, IndexError):
         lines = (root / "proc" / "meminfo").read_text().splitlines()
         found.append(1024 * int(lines[0].split()[1]))  # MemTotal comes first, in KiB
-    for limit in _LIMITS:
-        with suppress(OSError, ValueError):  # "max" is no number: there is no limit
-            found.append(int((root / limit).read_text()))
+    limits = [group.limit_bytes() for group in memory_cgroups(root)]
+    found += [limit for limit in limits if limit is not None]
     return min(found, default=None)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from edgetune.guards.cgroups import memory_cgroups
+
 _STATUS = Path("/proc/self/status")
+_CGROUP_PEAKS = ("memory.peak", "memory.max_usage_in_bytes")  # of version 2, and of version 1
 
 
 def peak_bytes() -> int | None:
@@ -24,24 +27,10 @@ def cgroup_peak_bytes(root: Path = Path("/")) -> int | None:
 
     None without a memory controller (that of Raspberry Pi OS is off by default).
     """
-    try:
-        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    tree = root / "sys" / "fs" / "cgroup"
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        inner = path.lstrip("/")
-        if not controllers:  # version 2
-            candidates = [tree / inner / "memory.peak"]
-        elif "memory" in controllers.split(","):
-            name = "memory.max_usage_in_bytes"
-            candidates = [tree / "memory" / inner / name, tree / "memory" / name]
-        else:
-            continue
-        for candidate in candidates:
+    for group in memory_cgroups(root)[:1]:  # its own comes first
+        for name in _CGROUP_PEAKS:
             try:
-                return int(candidate.read_text())
+                return int((group.folder / name).read_text())
             except (OSError, ValueError):
                 continue
     return None

@@ -241,7 +241,11 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_usable_memory_is_what_the_kernel_or_the_cgroup_gives(
     tmp_path: Path, files: dict[str, str], expected: int | None
 ) -> None:
-    for name, text in files.items():
+    process = {
+        "proc/self/cgroup": "0::/\n",
+        "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+    }
+    for name, text in {**process, **files}.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -131,31 +131,34 @@ def test_the_95th_percentile_is_a_step_that_was_measured() -> None:
     assert step.joules is None
 
 
+MOUNTS = {
+    2: "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+    1: "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+}
+
+
 @pytest.mark.parametrize(
-    ("groups", "files", "expected"),
+    ("version", "groups", "files", "expected"),
     [
-        pytest.param("0::/job\n", {"job/memory.peak": "123\n"}, 123, id="version-2"),
+        pytest.param(2, "0::/job\n", {"job/memory.peak": "123\n"}, 123, id="version-2"),
         pytest.param(
+            1,
             "5:cpu:/\n4:memory:/job\n",
             {"memory/job/memory.max_usage_in_bytes": "456\n"},
             456,
             id="version-1",
         ),
-        pytest.param(
-            "4:memory:/job\n",
-            {"memory/memory.max_usage_in_bytes": "7\n"},
-            7,
-            id="a-container-that-sees-its-own-as-the-root",
-        ),
-        pytest.param("0::/job\n", {}, None, id="controller-off"),
-        pytest.param("", {}, None, id="no-cgroups"),
+        pytest.param(2, "0::/job\n", {}, None, id="a-kernel-that-does-not-tell"),
+        pytest.param(2, "", {}, None, id="no-cgroups"),
     ],
 )
 def test_the_peak_of_a_cgroup_is_read_where_there_is_a_controller(
-    tmp_path: Path, groups: str, files: dict[str, str], expected: int | None
+    tmp_path: Path, version: int, groups: str, files: dict[str, str], expected: int | None
 ) -> None:
-    (tmp_path / "proc" / "self").mkdir(parents=True)
-    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
+    process = tmp_path / "proc" / "self"
+    process.mkdir(parents=True)
+    (process / "cgroup").write_text(groups)
+    (process / "mountinfo").write_text(MOUNTS[version])
     for name, text in files.items():
         path = tmp_path / "sys" / "fs" / "cgroup" / name
         path.parent.mkdir(parents=True)
