@@ -38,8 +38,8 @@ def tinytrain(calibration: Calibration, macs: Mapping[str, float]) -> Scores:
 
     The multi-objective criterion of Kwon et al., TinyTrain, ICML 2024 (arXiv 2307.09988), per
     tensor instead of per layer. A share keeps the denominator of its tensor, as the paper ranks the
-    channels of a layer by F alone. macs: by parameter name, of every tensor that the loss depends on, greater than 0.
-    Raises UsageError listing every other.
+    channels of a layer by F alone. macs: by parameter name, of every tensor that the loss depends
+    on, greater than 0. Raises UsageError listing every other.
     """
     found = fisher(calibration)
     unknown = [name for name in macs if name not in calibration.model.parameters]
