@@ -53,7 +53,7 @@ def test_a_plan_is_json_for_machines() -> None:
     assert set(plan) == {
         *("device", "selection", "batch", "micro_batch", "optimizer", "budget", "cost"),
         *("certificate", "parameter_count", "trainable_count", "scores", "criterion"),
-        *("recomputes", "objective", "bound", "gap", "binding", "prices"),
+        *("precision", "recomputes", "objective", "bound", "gap", "binding", "prices"),
     }
     assert plan["selection"]["trainable"] == ["fc1.bias", "fc2.bias", "head.bias"]
     assert (plan["parameter_count"], plan["trainable_count"]) == (518, 38)
