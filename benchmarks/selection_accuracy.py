@@ -70,10 +70,9 @@ RECIPES = {
 class Result:
     """One selection on one task.
 
-    seconds: of a step as predicted for the task's device, which the table shows; step_seconds: as
-    measured here, where other work may run beside it. tuning: the accuracy of each of
-    LEARNING_RATES on the half that was kept back. accuracies: of the seeds, each the mean over the
-    task's parts.
+    seconds: of a step as predicted for the task's device; here other work may run beside it.
+    tuning: the accuracy of each of LEARNING_RATES on the half that was kept back. accuracies: of
+    the seeds, each the mean over the task's parts.
     """
 
     task: str
@@ -86,7 +85,6 @@ class Result:
     peak_bytes: int
     flops: float
     seconds: float | None
-    step_seconds: float
     learning_rate: float
     tuning: tuple[float, ...]
     accuracies: tuple[float, ...]
@@ -200,7 +198,6 @@ def _result(task: Task, name: str, plan: UpdatePlan, outcome: Mapping[str, Any])
         peak_bytes=plan.cost.peak_bytes,
         flops=plan.cost.flops,
         seconds=plan.cost.seconds,
-        step_seconds=outcome["step_seconds"],
         learning_rate=outcome["learning_rate"],
         tuning=tuple(outcome["tuning"]),
         accuracies=tuple(outcome["accuracies"]),

@@ -23,45 +23,35 @@ from edgetune.errors import TrainingError
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """The outcome: the rate, the accuracy of each rate when tuning, of each seed, a step's time."""
+    """The outcome: the rate, the accuracy of each rate when tuning, and of each seed."""
     bundle, epochs, seeds = Path(job["bundle"]), job["epochs"], job["seeds"]
     tuning = {
-        rate: _trained(bundle, job["tuning"], epochs, rate, seeds[0])[0] for rate in job["rates"]
+        rate: _trained(bundle, job["tuning"], epochs, rate, seeds[0]) for rate in job["rates"]
     }
     best = max(job["rates"], key=lambda rate: tuning[rate])
-    trained = [_trained(bundle, job["parts"], epochs, best, seed) for seed in seeds]
     return {
         "learning_rate": best,
         "tuning": list(tuning.values()),
-        "accuracies": [accuracy for accuracy, _ in trained],
-        "step_seconds": statistics.median(seconds for _, seconds in trained),
+        "accuracies": [_trained(bundle, job["parts"], epochs, best, seed) for seed in seeds],
     }
 
 
-def _trained(
-    bundle: Path, pairs: list[list[str]], epochs: int, rate: float, seed: int
-) -> tuple[float, float]:
-    """Mean accuracy over pairs of files, and the median step in seconds.
-
-    A rate at which training diverges has accuracy 0.
-    """
+def _trained(bundle: Path, pairs: list[list[str]], epochs: int, rate: float, seed: int) -> float:
+    """Mean accuracy over pairs of files; 0 where training diverges."""
     config = TrainerConfig(
         epochs=epochs, learning_rate=rate, schedule="cosine", seed=seed, progress=False
     )
-    accuracies, seconds = [], []
+    accuracies = []
     for train, test in pairs:
         session = open_session(bundle)
         manifest = session.manifest
         try:
-            result = Trainer(session, config).fit(
-                load_data(train, manifest.signature, manifest.loss)
-            )
+            Trainer(session, config).fit(load_data(train, manifest.signature, manifest.loss))
         except TrainingError:
-            return 0.0, 0.0
+            return 0.0
         measured = evaluate(session, load_data(test, manifest.signature, manifest.loss))
         accuracies.append(measured.accuracy or 0.0)
-        seconds.append(result.median_step_seconds or 0.0)
-    return statistics.fmean(accuracies), statistics.median(seconds)
+    return statistics.fmean(accuracies)
 
 
 if __name__ == "__main__":

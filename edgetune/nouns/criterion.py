@@ -9,6 +9,7 @@ tinytrain        Fisher information per parameter and per multiply-accumulate
 contribution     measured drop of the loss when a tensor alone is trained for a few steps
 random           the baseline: a number seeded by the tensor's name
 
+fisher is the default. `benchmarks/selection_accuracy.py --criterion` compares what plans learn.
 Formulas and sources stand where they are computed, in edgetune_exporters.importance.criteria.
 """
 

@@ -37,9 +37,9 @@ def tinytrain(calibration: Calibration, macs: Mapping[str, float]) -> Scores:
     """F / ((P / max P) * (M / max M)) with F of `fisher`, P parameters and M multiply-accumulates.
 
     The multi-objective criterion of Kwon et al., TinyTrain, ICML 2024 (arXiv 2307.09988), per
-    tensor instead of per layer. A share keeps the denominator of its tensor, as the paper ranks the
-    channels of a layer by F alone. macs: by parameter name, of every tensor that the loss depends
-    on, greater than 0. Raises UsageError listing every other.
+    tensor instead of per layer. A share keeps the denominator of its tensor: the order of a layer's
+    channels is that of F alone. macs: by parameter name, of every tensor that the loss depends on,
+    greater than 0. Raises UsageError listing every other.
     """
     found = fisher(calibration)
     unknown = [name for name in macs if name not in calibration.model.parameters]
