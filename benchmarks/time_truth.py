@@ -22,10 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from edgetune_exporters.dense_step import dense_step
 from edgetune_exporters.export import export
 from edgetune_exporters.factory import load_example
-from edgetune_exporters.make_plan import make_plan
+from edgetune_exporters.make_plan import Variants, plan_for
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
@@ -34,6 +33,7 @@ from edgetune.files.device_profiles import load_profile
 from edgetune.nouns.plan_request import PlanRequest
 from edgetune.nouns.profile import DeviceProfile, Quantity
 from edgetune.nouns.selection import Selection
+from edgetune.nouns.step_graph import StepGraph
 from edgetune.planning.device_time import moved_bytes
 from edgetune.planning.named_selections import named_selections
 from edgetune.planning.split import split_step
@@ -75,13 +75,14 @@ class Timed:
     selection: Selection
 
 
-def bundles(model: str, folder: Path, request: PlanRequest) -> list[Timed]:
-    """The hand-made selections of a model, and parts of its weights, exported."""
+def bundles(model: str, folder: Path, request: PlanRequest) -> tuple[StepGraph, list[Timed]]:
+    """The dense step of a model, and its hand-made selections, exported."""
     example = load_example(f"{ROOT}/benchmarks/workloads/planned.py:{model}")
-    parameters = [c.name for c in dense_step(example, BATCH).graph.candidates]
+    variants = Variants(example, request, None)
+    graph = next(iter(variants)).graph
     found = []
-    for name, chosen in named_selections(parameters).items():
-        planned = make_plan(example, replace(request, patterns=chosen))
+    for name, chosen in named_selections([c.name for c in graph.candidates]).items():
+        planned = plan_for(variants, None, replace(request, patterns=chosen))
         target = folder / f"{model}-{name.replace(' ', '-')}"
         try:
             export(example, planned, ("portable",), target)
@@ -90,7 +91,7 @@ def bundles(model: str, folder: Path, request: PlanRequest) -> list[Timed]:
             print(f"{model}, {name}, is left out: {error}", file=sys.stderr)
             continue
         found.append(Timed(model, name, target, planned.plan.selection))
-    return found
+    return graph, found
 
 
 def measure(timed: list[Timed], python: str, rounds: int) -> list[list[float]]:
@@ -101,10 +102,8 @@ def measure(timed: list[Timed], python: str, rounds: int) -> list[list[float]]:
     return times
 
 
-def work_of(model: str, selection: Selection) -> list[float]:
+def work_of(graph: StepGraph, selection: Selection) -> list[float]:
     """FLOPs by class, bytes moved by element-wise operations, and the number of operations."""
-    example = load_example(f"{ROOT}/benchmarks/workloads/planned.py:{model}")
-    graph = dense_step(example, BATCH).graph
     split = split_step(graph, selection)
     running = [o for o in (*split.prefix, *split.tail) if o.operator_class != "view"]
     by_class = [sum(o.flops for o in running if o.operator_class == kind) for kind in CLASSES]
@@ -143,14 +142,16 @@ def main() -> int:
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
-    request = PlanRequest(load_profile("generic-x86"), batch=BATCH, micro_batch=BATCH)
+    request = PlanRequest(
+        load_profile("generic-x86"), batch=BATCH, micro_batch=BATCH, recomputation=False
+    )
     works, seconds = [], []
     for model in CALIBRATION:
-        timed = bundles(model, options.folder, request)
+        graph, timed = bundles(model, options.folder, request)
         for item, times in zip(
             timed, measure(timed, options.device_python, options.rounds), strict=True
         ):
-            works.append(work_of(model, item.selection))
+            works.append(work_of(graph, item.selection))
             seconds.append(min(times))
     profile = fitted_profile(works, seconds)
     rates = {kind: rate.value / 1e9 for kind, rate in profile.flops_per_second.items()}
@@ -162,9 +163,7 @@ def main() -> int:
     print(f"{'model':14} {'selection':26} {'predicted':>10} {'measured':>10} {'ratio':>6}  spread")
     predicted_all, measured_all, correlations, rows = [], [], {}, []
     for model in JUDGED:
-        example = load_example(f"{ROOT}/benchmarks/workloads/planned.py:{model}")
-        graph = dense_step(example, BATCH).graph
-        timed = bundles(model, options.folder, request)
+        graph, timed = bundles(model, options.folder, request)
         predicted, measured = [], []
         for item, times in zip(
             timed, measure(timed, options.device_python, options.rounds), strict=True
