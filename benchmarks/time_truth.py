@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION = ("resnet18_224", "mobilenet_v1_160", "bert_2x256", "cnn_64")
 JUDGED = ("mobilenet_v2", "resnet50", "minilm_l6", "vit_small")
 BATCH = 8
-CLASSES = ("convolution", "depthwise", "matmul")
+CLASSES = ("convolution", "pointwise", "depthwise", "matmul")
 
 _CHILD = """
 import json, sys, time
@@ -117,19 +117,19 @@ def fitted_profile(works: list[list[float]], seconds: list[float]) -> DeviceProf
     scale = matrix.max(axis=0)
     weights = 1 / target
     found, _ = nnls(matrix / scale * weights[:, None], target * weights)
-    per_unit = np.maximum(found / scale, 1e-15)
+    *per_flop, per_byte, per_operator = np.maximum(found / scale, 1e-15)
 
     def quantity(value: float, unit: str) -> Quantity:
-        return Quantity(float(value), unit, "measured", "benchmarks/time_truth.py", "2026-11-22")
+        return Quantity(float(value), unit, "measured", "benchmarks/time_truth.py", "2026-11-25")
 
     return replace(
         load_profile("generic-x86"),
         flops_per_second={
             kind: quantity(1 / cost, "flop/s")
-            for kind, cost in zip(CLASSES, per_unit[:3], strict=True)
+            for kind, cost in zip(CLASSES, per_flop, strict=True)
         },
-        bandwidth_bytes_per_second=quantity(1 / per_unit[3], "byte/s"),
-        dispatch_seconds=quantity(per_unit[4], "s"),
+        bandwidth_bytes_per_second=quantity(1 / per_byte, "byte/s"),
+        dispatch_seconds=quantity(per_operator, "s"),
     )
 
 
