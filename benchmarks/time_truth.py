@@ -125,8 +125,7 @@ def fitted_profile(works: list[list[float]], seconds: list[float]) -> DeviceProf
     return replace(
         load_profile("generic-x86"),
         flops_per_second={
-            kind: quantity(1 / cost, "flop/s")
-            for kind, cost in zip(CLASSES, per_flop, strict=True)
+            kind: quantity(1 / cost, "flop/s") for kind, cost in zip(CLASSES, per_flop, strict=True)
         },
         bandwidth_bytes_per_second=quantity(1 / per_byte, "byte/s"),
         dispatch_seconds=quantity(per_operator, "s"),
