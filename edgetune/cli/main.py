@@ -21,6 +21,7 @@ from edgetune.cli import (
     verify_command,
 )
 from edgetune.errors import EdgetuneError, UsageError
+from edgetune.runtime.huge_pages import use_huge_pages
 
 _EXIT_CODES = """\
 exit codes:
@@ -58,6 +59,8 @@ _COMMANDS = (
     merge_command,
     delta_command,
 )
+
+_RUNS_STEPS = {"train", "profile", "calibrate", "evaluate"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,5 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code or 0
 
 
+def program() -> int:
+    """What the shell starts: `main`, with huge pages for the commands that run steps."""
+    if set(sys.argv[1:2]) & _RUNS_STEPS:
+        use_huge_pages()
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -36,6 +36,9 @@ def session_options(onnxruntime: Any, graph: str) -> Any:
     options.enable_cpu_mem_arena = False
     options.enable_mem_reuse = False
     options.enable_mem_pattern = True
+    # Each session has threads of its own, which wait busily for a while after a run. A step runs
+    # several sessions in turn: those of the last would take the cores from the next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # Older x86 adds products of unsigned and signed bytes in 16 bits, which may overflow; of
     # unsigned ones it does not. It means nothing elsewhere.
     options.add_session_config_entry("session.x64quantprecision", "1")

@@ -33,6 +33,8 @@ class TrainingApi:
         options = self.runtime.SessionOptions()
         # The memory pattern nearly doubles the peak (862 against 462 MiB, MobileNetV2, batch 8).
         options.enable_mem_pattern = False
+        # As in edgetune.runtime.onnx_session: the optimizer's threads would hold the step's up.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = _ERRORS_ONLY
         state = self.training.CheckpointState.load_checkpoint(checkpoint)
         module = self.training.Module(
