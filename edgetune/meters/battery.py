@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
 from edgetune.meters.meter import plausible_watts
 from edgetune.meters.sysfs import find, read_number, read_optional
 from edgetune.nouns.energy import ReadingKind
@@ -88,7 +88,7 @@ def open_battery(root: Path = Path("/")) -> BatteryMeter:
     """The meter of this machine's batteries. Raises MeterError where there are none that tell."""
     folders = system_batteries(root)
     if not folders:
-        raise MeterError(f"no battery in {root / 'sys/class/power_supply'}")
+        raise NoSensorError(f"no battery in {root / 'sys/class/power_supply'}")
     silent = [
         folder.name
         for folder in folders

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
 from edgetune.meters.meter import plausible_watts
 from edgetune.meters.sysfs import find, read_number, read_optional
 from edgetune.nouns.energy import ReadingKind
@@ -46,7 +46,7 @@ def open_ina2xx(root: Path = Path("/"), scope: PowerScope = "board") -> Ina2xxMe
     named = [(read_optional(path), path.parent) for path in find(root, ("sys/class/hwmon/*/name",))]
     chips = [(chip, folder) for chip, folder in named if chip in CHIPS]
     if not chips:
-        raise MeterError(
+        raise NoSensorError(
             f"no {', '.join(CHIPS[:3])} or relative in {root / 'sys/class/hwmon'}; on a Raspberry "
             f"Pi, dtoverlay=i2c-sensor,ina219 in config.txt binds one"
         )

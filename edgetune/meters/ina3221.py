@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
 from edgetune.meters.boards import JetsonBoard, jetson_board, this_machine
 from edgetune.meters.meter import plausible_watts
 from edgetune.meters.sysfs import find, read_number, read_optional
@@ -79,10 +79,10 @@ def open_ina3221(root: Path = Path("/")) -> Ina3221Meter:
     """
     machine = this_machine(root)
     if not machine.is_jetson:
-        raise MeterError("this is not a Jetson")
+        raise NoSensorError("this is not a Jetson")
     board = jetson_board(machine)
     if board is not None and not board.rails:
-        raise MeterError(f"the {board.name} has no power sensor; use an external meter")
+        raise NoSensorError(f"the {board.name} has no power sensor; use an external meter")
     seen = rails(root)
     if not seen:
         raise MeterError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
 from edgetune.meters.boards import this_machine
 from edgetune.meters.meter import plausible_watts
 from edgetune.nouns.energy import ReadingKind
@@ -99,9 +99,9 @@ def open_pmic(root: Path = Path("/")) -> PmicMeter:
     """The meter of this Raspberry Pi 5. Raises MeterError on any other, and without vcgencmd."""
     machine = this_machine(root)
     if not machine.is_raspberry_pi:
-        raise MeterError("this is not a Raspberry Pi")
+        raise NoSensorError("this is not a Raspberry Pi")
     if not machine.has_pi5_power_chip:
-        raise MeterError(
+        raise NoSensorError(
             f"the {machine.model or 'Raspberry Pi'} does not sense its power, only a Pi 5 does; "
             f"use an external meter"
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
 from edgetune.meters.sysfs import find, read_number, read_optional
 from edgetune.nouns.energy import ReadingKind
 from edgetune.nouns.profile import PowerScope
@@ -82,7 +82,7 @@ def open_rapl(root: Path = Path("/")) -> RaplCounter:
             package = read_optional(folder.with_name(folder.name.rpartition(":")[0]) / "name")
             zones.append(_zone(folder, f"{package}'s dram" if package else label))
     if not zones:
-        raise MeterError(
+        raise NoSensorError(
             f"no package counter in {root / 'sys/class/powercap'}: not an x86 processor with RAPL, "
             f"a virtual machine, or the module intel_rapl_msr is not loaded"
         )
