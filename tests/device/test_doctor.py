@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,16 @@ def test_a_module_without_a_package_is_a_note() -> None:
         if f.topic == "packages"
     ]
     assert found.verdict == "note"
+
+
+def test_two_packages_of_one_module_are_a_problem_of_this_installation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(metadata, "version", lambda package: "1.19.2")
+    assert main(["doctor", "--json"]) == 1
+    told = {f["topic"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
+    assert told["packages"]["verdict"] == told["onnxruntime"]["verdict"] == "problem"
+    assert "break each other" in told["onnxruntime"]["advice"]
 
 
 def test_this_installation_is_read() -> None:
