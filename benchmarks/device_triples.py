@@ -1,6 +1,6 @@
 """Do plans train within the memory of the devices they are for? (device, model, budget) triples.
 
-    .venv/bin/python benchmarks/device_triples.py [--models minilm_l6 ...] [--folder F]
+    .venv/bin/python benchmarks/device_triples.py [--models minilm_l6 ...] [--devices ID ...]
 
 A budget is a share of the device's usable memory. For each triple: plan within it, export, then
 `edgetune train` in the device environment, with validation, a checkpoint and the feature cache, in
@@ -8,7 +8,7 @@ a memory cgroup whose limit is the budget, with none of its files cached. A plan
 process without its data set, so the plan has the budget less the data. Printed: the prediction with
 the data, the peak of the process (VmHWM), of the cgroup (page cache included, which the kernel
 takes back before it kills), and how it ended. build/bench/device_triples.json keeps the rows, those
-of earlier runs of other models too.
+of earlier runs of other triples too.
 Needs root and cgroup v1 or v2 with the memory controller. Exit code 1 when a run does not end
 with 0.
 """
@@ -67,6 +67,7 @@ TRIPLES = (
     Triple("jetson-nano-4gb", "resnet50", 0.15),
 )
 MODELS = tuple(dict.fromkeys(triple.model for triple in TRIPLES))
+DEVICES = tuple(dict.fromkeys(triple.device for triple in TRIPLES))
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "device-triples")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--devices", nargs="+", default=list(DEVICES), choices=DEVICES)
     parser.add_argument("--device-python", default=str(ROOT / ".venv-device" / "bin" / "python"))
     options = parser.parse_args()
     print(
@@ -177,7 +179,7 @@ def main() -> int:
     )
     rows = []
     for triple in TRIPLES:
-        if triple.model in options.models:
+        if triple.model in options.models and triple.device in options.devices:
             shutil.rmtree(options.folder, ignore_errors=True)
             options.folder.mkdir(parents=True)
             rows.append(run(triple, options.folder, options.device_python))
