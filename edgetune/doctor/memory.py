@@ -20,10 +20,10 @@ def memory_findings(files: MemoryFiles) -> Iterator[Finding]:
     """The controller, what has a limit, and the memory that is free. Never raises."""
     yield _controller(files.root)
     rooms = files.rooms()
-    limits = [room for room in rooms if room.where.startswith("the cgroup ")]
+    limits = [(limit, g.name) for g in files.groups if (limit := g.limit_bytes()) is not None]
     if limits:
-        least = min(limits, key=lambda room: room.limit_bytes)
-        yield Finding("memory limit", "ok", f"{format_bytes(least.limit_bytes)}, {least.where}")
+        limit, name = min(limits)
+        yield Finding("memory limit", "ok", f"{format_bytes(limit)}, the cgroup {name}")
     else:
         yield Finding("memory limit", "ok", "none; no cgroup of this process has one")
     if not rooms:

@@ -17,7 +17,11 @@ from edgetune.errors import UsageError
 from tests.conftest import ROOT
 
 DEVICES = ROOT / "docs" / "devices.md"
-DOCUMENTS = (ROOT / "README.md", ROOT / "examples/systemd/README.md", *ROOT.glob("docs/*.md"))
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "examples/systemd/README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+)
 WAYS = ("Raspberry Pi OS", "JetPack 6", "JetPack 5")
 
 
