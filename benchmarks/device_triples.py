@@ -4,8 +4,9 @@
 
 A budget is a share of the device's usable memory. For each triple: plan within it, export, then
 `edgetune train` in the device environment, with validation, a checkpoint and the feature cache, in
-a memory cgroup whose limit is the budget, with none of its files cached. A plan predicts the
-process without its data set, so the plan has the budget less the data. Printed: the prediction with
+a memory cgroup whose limit is the budget, with its files' cached pages dropped first (but for what
+another process has mapped: that is charged to nobody). A plan predicts the process without its data
+set, so the plan has the budget less the data. Printed: the prediction with
 the data, the peak of the process (VmHWM), of the cgroup (page cache included, which the kernel
 takes back before it kills), and how it ended. build/bench/device_triples.json keeps the rows, those
 of earlier runs of other triples too.

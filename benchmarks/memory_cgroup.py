@@ -49,7 +49,7 @@ def start(command: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def forget(folder: Path) -> None:
-    """Have the kernel drop the cached pages of every file in `folder`.
+    """Have the kernel drop the cached pages of every file in `folder` that no process has mapped.
 
     What is cached already is charged to nobody who reads it again: a group would hold less than
     the same process on a device that has just started.
