@@ -76,6 +76,7 @@ demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 bench: setup  ## predicted against measured: memory of plans (as root also in a cgroup), time; planning times
 	$(WORKSTATION)/bin/python benchmarks/plan_speed.py
 	$(WORKSTATION)/bin/python benchmarks/memory_truth.py $(if $(filter 0,$(shell id -u)),--limited)
+	$(if $(filter 0,$(shell id -u)),$(WORKSTATION)/bin/python benchmarks/device_triples.py)
 	$(WORKSTATION)/bin/python benchmarks/time_truth.py
 
 acceptance: need-data setup  ## planner against brute force; the README's figures (EDGETUNE_DATA=folder)

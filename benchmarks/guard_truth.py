@@ -23,16 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from memory_cgroup import ROOT, group
 
 from edgetune.errors import CheckpointError
 from edgetune.files.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
 EPOCHS = 3
 
@@ -53,49 +51,6 @@ session = open_session(Path(sys.argv[1]))
 data = load_data(sys.argv[2], session.manifest.signature, session.manifest.loss)
 Trainer(session, TrainerConfig(epochs=3, progress=False)).fit(data)
 """
-
-
-class Group:
-    """A memory cgroup of this script."""
-
-    def __init__(self, name: str, limit_bytes: int | None) -> None:
-        v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-        self.folder = (v1 if v1.is_dir() else v2) / name
-        self._limit, self._peak = (
-            ("memory.limit_in_bytes", "memory.max_usage_in_bytes")
-            if v1.is_dir()
-            else ("memory.max", "memory.peak")
-        )
-        self.folder.mkdir()
-        if limit_bytes is not None:
-            (self.folder / self._limit).write_text(str(limit_bytes))
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most that was charged to it."""
-        return int((self.folder / self._peak).read_text())
-
-    def start(self, command: list[str]) -> subprocess.Popen[str]:
-        """`command` as a process of the group."""
-        inside = ["sh", "-c", f'echo $$ > {self.folder}/cgroup.procs && exec "$@"', "sh"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(
-            [*inside, *command],
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-        )
-
-
-@contextmanager
-def group(name: str, limit_bytes: int | None = None) -> Iterator[Group]:
-    """A cgroup that is gone afterwards."""
-    made = Group(f"edgetune-{name}-{os.getpid()}", limit_bytes)
-    try:
-        yield made
-    finally:
-        made.folder.rmdir()
 
 
 class Job:

@@ -16,9 +16,9 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from edgetune_exporters.export import export
 from edgetune_exporters.factory import Example, load_example
 from edgetune_exporters.make_plan import Variants, plan_for
 from edgetune_exporters.request_importance import request_importance
+from memory_cgroup import ROOT, group, start
 
 from edgetune.errors import BudgetError
 from edgetune.files.device_profiles import load_profile
@@ -34,7 +35,6 @@ from edgetune.nouns.budget import Budget
 from edgetune.nouns.plan_request import PlanRequest
 from edgetune.planning.step_cost import StepCosts
 
-ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("mobilenet_v2", "resnet50", "minilm_l6", "vit_small")
 BATCHES = (8, 4)
 # Memory budgets between the forward pass (0) and training everything (1).
@@ -93,7 +93,7 @@ def make_bundles(folder: Path, models: tuple[str, ...]) -> Iterator[Planned]:
                     continue
                 name = f"{model}-{batch}-{round(100 * fraction)}"
                 export(example, planned, ("portable",), folder / name)
-                _write_data(example, folder / f"{model}.npz")
+                write_data(example, folder / f"{model}.npz")
                 plan = planned.plan
                 yield Planned(
                     name,
@@ -112,7 +112,8 @@ def _range(costs: StepCosts) -> tuple[int, int]:
     return costs.cost(0).peak_bytes, costs.cost(everything).peak_bytes
 
 
-def _write_data(example: Example, path: Path) -> None:
+def write_data(example: Example, path: Path) -> None:
+    """The example's samples as the data set that a device trains on."""
     if isinstance(example.inputs, dict):
         inputs = {name: value.numpy() for name, value in example.inputs.items()}
     else:
@@ -127,26 +128,16 @@ def measured_bytes(planned: Planned, python: str, limit: int | None = None) -> i
     command = [python, "-c", _CHILD, "train", str(planned.bundle), "--data", str(data)]
     command += ["--validation", str(data), "--epochs", str(STEPS), "--learning-rate", "1e-5"]
     command += ["--checkpoint", str(with_checkpoint), "--out", str(with_checkpoint) + ".delta"]
-    if limit is not None:
-        command = [*_in_cgroup(limit), *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with nullcontext() if limit is None else group("truth", limit) as limited:
+        process = start(command) if limited is None else limited.start(command)
+        out, errors = process.communicate()
     with_checkpoint.unlink(missing_ok=True)
     Path(str(with_checkpoint) + ".delta").unlink(missing_ok=True)
-    found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("peak_bytes")]
-    if done.returncode or not found:
-        print(f"{planned.name}: exit code {done.returncode}\n{done.stderr[-400:]}", file=sys.stderr)
+    found = [line.split()[1] for line in out.splitlines() if line.startswith("peak_bytes")]
+    if process.returncode or not found:
+        print(f"{planned.name}: exit code {process.returncode}\n{errors[-400:]}", file=sys.stderr)
         return None
     return int(found[0])
-
-
-def _in_cgroup(limit: int) -> list[str]:
-    """A command prefix that runs what follows in a memory cgroup of `limit` bytes."""
-    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-    base, file = (v1, "memory.limit_in_bytes") if v1.is_dir() else (v2, "memory.max")
-    group = base / "edgetune-truth"
-    group.mkdir(exist_ok=True)
-    (group / file).write_text(str(limit))
-    return ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
 
 
 def main() -> int:

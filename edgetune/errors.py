@@ -6,6 +6,7 @@
     ├── DataError                  3   data of the wrong shape, type or value
     ├── DeviceError                4   an unknown device, or a profile that is not sound
     │   └── MeterError             4   a power sensor that is missing, unreadable or reads nonsense
+    │       └── NoSensorError      4   a machine that has no power sensor of the kind
     ├── BudgetError                5   no plan fits the budget, or what was measured exceeds it
     ├── BundleError                6   a bundle that is missing, damaged, newer or inconsistent
     │   └── CheckpointError        6   the same of a checkpoint
@@ -54,6 +55,10 @@ class DeviceError(EdgetuneError):
 
 class MeterError(DeviceError):
     """A power sensor that is missing, cannot be read, or reads nonsense."""
+
+
+class NoSensorError(MeterError):
+    """A machine that has no power sensor of the kind: nothing that could be mended."""
 
 
 class BudgetError(EdgetuneError):

@@ -11,6 +11,7 @@ from edgetune.cli import (
     calibrate_command,
     delta_command,
     devices_command,
+    doctor_command,
     evaluate_command,
     export_command,
     merge_command,
@@ -26,7 +27,7 @@ from edgetune.runtime.huge_pages import use_huge_pages
 _EXIT_CODES = """\
 exit codes:
   0  done
-  1  an error edgetune has no better word for
+  1  an error edgetune has no better word for, or `doctor` found a problem
   2  usage: a command, pattern or option that cannot be understood
   3  data: wrong shape, type or value
   4  device: unknown, or a profile that is not sound
@@ -47,6 +48,7 @@ a budget ended the training; a checkpoint was written first, --resume continues:
 """
 
 _COMMANDS = (
+    doctor_command,
     devices_command,
     calibrate_command,
     plan_command,

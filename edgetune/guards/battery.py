@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.errors import DeviceError, MeterError
-from edgetune.guards.guard import BudgetName, Moment, Stop
+from edgetune.guards.guard import BudgetName, Moment, Stop, unreadable
 from edgetune.meters.battery import system_batteries
 from edgetune.meters.sysfs import read_number, read_optional
 from edgetune.units import format_percent
@@ -60,11 +60,8 @@ class BatteryGuard:
         percent = self.batteries.percent()
         floor = format_percent(self.floor_percent)
         if percent is None:
-            reason = (
-                "the battery cannot be read any more, so nobody knows whether it is above "
-                f"{floor}; look at /sys/class/power_supply, then continue with --resume"
-            )
-            return Stop("battery", None, self.floor_percent, "%", reason)
+            holds, where = f"it is above {floor}", "/sys/class/power_supply"
+            return unreadable("battery", self.floor_percent, "%", "the battery", holds, where)
         if percent >= self.floor_percent or not self.batteries.drains():
             return None
         reason = (

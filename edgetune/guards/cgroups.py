@@ -41,6 +41,28 @@ class MemoryCgroup:
         return inactive + max(active - mapped, 0)
 
 
+@dataclass(frozen=True)
+class MemoryController:
+    """Which version of cgroups has it, or would; off, a group's limit of memory limits nothing."""
+
+    version: int
+    is_on: bool
+
+
+def memory_controller(root: Path = Path("/")) -> MemoryController | None:
+    """The kernel's memory controller; None where no cgroups are mounted that tell.
+
+    root: above /proc and /sys.
+    """
+    for version, _, mount_point in _mounts(read_small(f"{root}/proc/self/mountinfo")):
+        if version == 1:  # a mount of version 1 that names the controller is the controller's
+            return MemoryController(1, is_on=True)
+        controllers = root / mount_point.lstrip("/") / "cgroup.controllers"
+        if controllers.is_file():
+            return MemoryController(2, "memory" in read_small(str(controllers)).split())
+    return None
+
+
 def memory_cgroups(root: Path = Path("/")) -> tuple[MemoryCgroup, ...]:
     """This process's group and all above it that can be seen; empty where there are none.
 

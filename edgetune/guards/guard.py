@@ -85,6 +85,21 @@ class Guard(Protocol):
         """None when the next piece of work may begin. Never raises."""
 
 
+def unreadable(
+    budget: BudgetName, allowed: float, unit: str, sensor: str, holds: str, where: str
+) -> Stop:
+    """The stop of a budget that nobody can hold any more, because its sensor is gone.
+
+    sensor: what cannot be read, such as `the battery`. holds: what was known by it, such as
+    `it is above 30 %`. where: what to look at.
+    """
+    reason = (
+        f"{sensor} cannot be read any more, so nobody knows whether {holds}; look at {where}, then "
+        "continue with --resume"
+    )
+    return Stop(budget, None, allowed, unit, reason)
+
+
 def needed(moment: Moment, used: float, planned: float | None) -> float:
     """How much of something comes next, when `used` were used until `moment`: what the mean step or
     micro-batch took, validation and pauses in it. An update is little, and ends what is paid for.

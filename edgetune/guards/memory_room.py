@@ -57,6 +57,10 @@ class MemoryFiles:
         rooms = [*(_of_group(group) for group in self.groups), self._of_machine()]
         return [room for room in rooms if room is not None]
 
+    def total_bytes(self) -> int | None:
+        """What the kernel has for all processes; None where the system does not tell."""
+        return _kib(read_small(f"{self.root}/proc/meminfo"), "MemTotal")
+
     def _of_machine(self) -> Room | None:
         """Where no memory controller is on, as on Raspberry Pi OS, this is what kills."""
         text = read_small(f"{self.root}/proc/meminfo")

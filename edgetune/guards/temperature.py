@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.errors import DeviceError
-from edgetune.guards.guard import BudgetName, Moment, Pause, Stop
+from edgetune.guards.guard import BudgetName, Moment, Pause, Stop, unreadable
 from edgetune.units import format_celsius
 
 RESUME_BELOW_CELSIUS = 5.0
@@ -70,11 +70,9 @@ class TemperatureGuard:
         celsius = self.thermometer.celsius()
         limit = format_celsius(self.limit_celsius)
         if celsius is None:
-            reason = (
-                f"the thermal zones cannot be read any more, so nobody knows whether it is below "
-                f"{limit}; look at /sys/class/thermal, then continue with --resume"
-            )
-            return Stop("temperature", None, self.limit_celsius, "C", reason)
+            zones, where = "the thermal zones", "/sys/class/thermal"
+            holds = f"it is below {limit}"
+            return unreadable("temperature", self.limit_celsius, "C", zones, holds, where)
         if celsius <= bound:
             return None
         if not resting or moment.paused_seconds <= LONGEST_PAUSE_SECONDS:

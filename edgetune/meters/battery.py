@@ -8,29 +8,26 @@ So `status` says which way the current goes, and the sign only where there is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
-from edgetune.errors import MeterError
-from edgetune.meters.meter import plausible_watts
+from edgetune.errors import MeterError, NoSensorError
+from edgetune.meters.meter import Sensor, plausible_watts
 from edgetune.meters.sysfs import find, read_number, read_optional
-from edgetune.nouns.energy import ReadingKind
 from edgetune.nouns.profile import PowerScope
 
 _STATUSES_THAT_SAY_NOTHING = ("", "Unknown")
 
 
 @dataclass(frozen=True)
-class BatteryMeter:
+class BatteryMeter(Sensor):
     """The sum over the machine's batteries. folders: of /sys/class/power_supply."""
 
     folders: tuple[Path, ...]
-    name: str = field(default="battery", init=False)
-    scope: PowerScope = field(default="board", init=False)
-    kind: ReadingKind = field(default="measured", init=False)
-    update_seconds: float = field(default=0.0, init=False)
-    relative_error: Literal[None] = field(default=None, init=False)
+    name: ClassVar[str] = "battery"
+    scope: ClassVar[PowerScope] = "board"
+    update_seconds: ClassVar[float] = 0.0
 
     @property
     def source(self) -> str:
@@ -88,7 +85,7 @@ def open_battery(root: Path = Path("/")) -> BatteryMeter:
     """The meter of this machine's batteries. Raises MeterError where there are none that tell."""
     folders = system_batteries(root)
     if not folders:
-        raise MeterError(f"no battery in {root / 'sys/class/power_supply'}")
+        raise NoSensorError(f"no battery in {root / 'sys/class/power_supply'}")
     silent = [
         folder.name
         for folder in folders

@@ -14,10 +14,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import IO
 
 from edgetune.errors import MeterError
+from edgetune.meters.background import Background
 from edgetune.meters.meter import plausible_watts
 from edgetune.nouns.energy import ReadingKind
 from edgetune.nouns.profile import PowerScope
@@ -26,7 +26,7 @@ _LINE = re.compile(r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*W?")
 _ENDS_WITHIN_SECONDS = 2.0
 
 
-class ExternalMeter:
+class ExternalMeter(Background):
     """A running command that prints watts, one reading per line; a context manager.
 
     command: the program and its arguments. scope: what that meter measures.
@@ -72,8 +72,7 @@ class ExternalMeter:
             raise MeterError(f"cannot start the meter {self._command!r}: {reason}") from error
         assert self._process.stdout is not None
         self._output: IO[str] = self._process.stdout
-        self._reader = threading.Thread(target=self._read, name="edgetune-meter", daemon=True)
-        self._reader.start()
+        self._reader = self._begin(self._read, "edgetune-meter")
 
     @property
     def source(self) -> str:
@@ -128,12 +127,7 @@ class ExternalMeter:
     def __enter__(self) -> ExternalMeter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _end(self) -> None:
         self.close()
 
     def _read(self) -> None:

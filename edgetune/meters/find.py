@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
 from edgetune.meters.battery import open_battery
 from edgetune.meters.ina2xx import open_ina2xx
 from edgetune.meters.ina3221 import open_ina3221
@@ -30,10 +30,12 @@ class MeterSearch:
     """What was found. meter: the best; None when there is none.
 
     absent: why each other kind that was tried before it is not there, by kind, in order.
+    unreadable: those of them whose sensor is there, and could be read if something were mended.
     """
 
     meter: Meter | None
     absent: tuple[tuple[str, str], ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     def describe(self) -> str:
         """What was found, or one line per kind that was not."""
@@ -55,18 +57,20 @@ def find_meter(root: Path = Path("/"), profile: DeviceProfile | None = None) -> 
     profile: if given, and nothing measures, its model estimates. An external meter is not looked
     for: only you know its command.
     """
-    absent = []
+    absent, unreadable = [], []
     for kind, opened in _OPENERS:
         try:
             meter = opened(root)
             meter.joules() if isinstance(meter, EnergyCounter) else meter.watts()
         except MeterError as error:
             absent.append((kind, str(error)))
+            if not isinstance(error, NoSensorError):
+                unreadable.append(absent[-1])
         else:
-            return MeterSearch(meter, tuple(absent))
+            return MeterSearch(meter, tuple(absent), tuple(unreadable))
     if profile is not None:
         try:
-            return MeterSearch(ModelMeter(profile, root), tuple(absent))
+            return MeterSearch(ModelMeter(profile, root), tuple(absent), tuple(unreadable))
         except MeterError as error:
             absent.append(("model", str(error)))
-    return MeterSearch(None, tuple(absent))
+    return MeterSearch(None, tuple(absent), tuple(unreadable))

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
-from edgetune.errors import MeterError
-from edgetune.meters.meter import plausible_watts
+from edgetune.errors import MeterError, NoSensorError
+from edgetune.meters.meter import Sensor, plausible_watts
 from edgetune.meters.sysfs import find, read_number, read_optional
-from edgetune.nouns.energy import ReadingKind
 from edgetune.nouns.profile import PowerScope
 
 CHIPS = ("ina219", "ina220", "ina226", "ina230", "ina231", "ina237", "ina238", "ina260")
 
 
 @dataclass(frozen=True)
-class Ina2xxMeter:
+class Ina2xxMeter(Sensor):
     """One such chip. folder: its /sys/class/hwmon/hwmonN. scope: where in the supply it sits."""
 
     folder: Path
     chip: str
     scope: PowerScope = "board"
-    name: str = field(default="ina2xx", init=False)
-    kind: ReadingKind = field(default="measured", init=False)
-    update_seconds: float = field(default=0.0, init=False)
-    relative_error: Literal[None] = field(default=None, init=False)
+    name: ClassVar[str] = "ina2xx"
+    update_seconds: ClassVar[float] = 0.0
 
     @property
     def source(self) -> str:
@@ -46,7 +43,7 @@ def open_ina2xx(root: Path = Path("/"), scope: PowerScope = "board") -> Ina2xxMe
     named = [(read_optional(path), path.parent) for path in find(root, ("sys/class/hwmon/*/name",))]
     chips = [(chip, folder) for chip, folder in named if chip in CHIPS]
     if not chips:
-        raise MeterError(
+        raise NoSensorError(
             f"no {', '.join(CHIPS[:3])} or relative in {root / 'sys/class/hwmon'}; on a Raspberry "
             f"Pi, dtoverlay=i2c-sensor,ina219 in config.txt binds one"
         )

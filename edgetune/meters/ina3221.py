@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
 from edgetune.meters.boards import JetsonBoard, jetson_board, this_machine
-from edgetune.meters.meter import plausible_watts
+from edgetune.meters.meter import Sensor, plausible_watts
 from edgetune.meters.sysfs import find, read_number, read_optional
-from edgetune.nouns.energy import ReadingKind
 from edgetune.nouns.profile import PowerScope
 
 _HWMON = ("sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*",)
@@ -50,16 +49,14 @@ class Rail:
 
 
 @dataclass(frozen=True)
-class Ina3221Meter:
+class Ina3221Meter(Sensor):
     """The sum of the rails that make up a Jetson module; none of them contains another."""
 
     board: str
     rails: tuple[Rail, ...]
     update_seconds: float = 0.0
-    name: str = field(default="ina3221", init=False)
-    scope: PowerScope = field(default="module", init=False)
-    kind: ReadingKind = field(default="measured", init=False)
-    relative_error: Literal[None] = field(default=None, init=False)
+    name: ClassVar[str] = "ina3221"
+    scope: ClassVar[PowerScope] = "module"
 
     @property
     def source(self) -> str:
@@ -79,10 +76,10 @@ def open_ina3221(root: Path = Path("/")) -> Ina3221Meter:
     """
     machine = this_machine(root)
     if not machine.is_jetson:
-        raise MeterError("this is not a Jetson")
+        raise NoSensorError("this is not a Jetson")
     board = jetson_board(machine)
     if board is not None and not board.rails:
-        raise MeterError(f"the {board.name} has no power sensor; use an external meter")
+        raise NoSensorError(f"the {board.name} has no power sensor; use an external meter")
     seen = rails(root)
     if not seen:
         raise MeterError(

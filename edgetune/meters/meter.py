@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from edgetune.errors import MeterError
 from edgetune.nouns.energy import ReadingKind
@@ -55,6 +55,13 @@ class EnergyCounter(_Source, Protocol):
 
 
 Meter = PowerMeter | EnergyCounter
+
+
+class Sensor:
+    """What the sensors of a machine have in common: they measure, and nobody says how exactly."""
+
+    kind: ClassVar[ReadingKind] = "measured"
+    relative_error: ClassVar[float | None] = None
 
 
 def plausible_watts(watts: float, source: str, highest: float = HIGHEST_PLAUSIBLE_WATTS) -> float:

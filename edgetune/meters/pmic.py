@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
 from edgetune.meters.boards import this_machine
-from edgetune.meters.meter import plausible_watts
-from edgetune.nouns.energy import ReadingKind
+from edgetune.meters.meter import Sensor, plausible_watts
 from edgetune.nouns.profile import PowerScope
 
 _PLACES = ("usr/bin/vcgencmd", "opt/vc/bin/vcgencmd")
@@ -27,15 +26,13 @@ _CORE = "VDD_CORE"  # the rail of the CPU: without it the sum means nothing
 
 
 @dataclass(frozen=True)
-class PmicMeter:
+class PmicMeter(Sensor):
     """The sum of V x I over the rails of the power chip. command: the vcgencmd to run."""
 
     command: Path
-    name: str = field(default="vcgencmd-pmic", init=False)
-    scope: PowerScope = field(default="board", init=False)
-    kind: ReadingKind = field(default="measured", init=False)
-    update_seconds: float = field(default=0.0, init=False)
-    relative_error: Literal[None] = field(default=None, init=False)
+    name: ClassVar[str] = "vcgencmd-pmic"
+    scope: ClassVar[PowerScope] = "board"
+    update_seconds: ClassVar[float] = 0.0
 
     @property
     def source(self) -> str:
@@ -99,9 +96,9 @@ def open_pmic(root: Path = Path("/")) -> PmicMeter:
     """The meter of this Raspberry Pi 5. Raises MeterError on any other, and without vcgencmd."""
     machine = this_machine(root)
     if not machine.is_raspberry_pi:
-        raise MeterError("this is not a Raspberry Pi")
+        raise NoSensorError("this is not a Raspberry Pi")
     if not machine.has_pi5_power_chip:
-        raise MeterError(
+        raise NoSensorError(
             f"the {machine.model or 'Raspberry Pi'} does not sense its power, only a Pi 5 does; "
             f"use an external meter"
         )

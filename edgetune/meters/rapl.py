@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
-from edgetune.errors import MeterError
+from edgetune.errors import MeterError, NoSensorError
+from edgetune.meters.meter import Sensor
 from edgetune.meters.sysfs import find, read_number, read_optional
-from edgetune.nouns.energy import ReadingKind
 from edgetune.nouns.profile import PowerScope
 
 _ZONES = ("sys/class/powercap/intel-rapl:*",)  # AMD's too; intel-rapl-mmio counts the same again
@@ -23,7 +23,7 @@ class _Zone:
     range_uj: int
 
 
-class RaplCounter:
+class RaplCounter(Sensor):
     """The energy of all processor packages, and of the memory where it has a counter of its own.
 
     Cores, graphics and so on are parts of a package and are not added; nor is psys, which contains
@@ -31,11 +31,9 @@ class RaplCounter:
     counter takes to wrap around: 262 kJ on many machines, 44 minutes at 100 W.
     """
 
-    name = "powercap"
-    scope: PowerScope = "module"
-    kind: ReadingKind = "measured"
-    update_seconds = _UPDATE_SECONDS
-    relative_error: Literal[None] = None
+    name: ClassVar[str] = "powercap"
+    scope: ClassVar[PowerScope] = "module"
+    update_seconds: ClassVar[float] = _UPDATE_SECONDS
 
     def __init__(self, zones: tuple[_Zone, ...]) -> None:
         self._zones = zones
@@ -82,7 +80,7 @@ def open_rapl(root: Path = Path("/")) -> RaplCounter:
             package = read_optional(folder.with_name(folder.name.rpartition(":")[0]) / "name")
             zones.append(_zone(folder, f"{package}'s dram" if package else label))
     if not zones:
-        raise MeterError(
+        raise NoSensorError(
             f"no package counter in {root / 'sys/class/powercap'}: not an x86 processor with RAPL, "
             f"a virtual machine, or the module intel_rapl_msr is not loaded"
         )

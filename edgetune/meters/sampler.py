@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 from edgetune.errors import MeterError, UsageError
+from edgetune.meters.background import Background
 from edgetune.meters.ledger import GAP_INTERVALS, EnergyLedger, Totals
 from edgetune.meters.meter import EnergyCounter, Meter
 from edgetune.nouns.energy import EnergyReading, Gap, PowerLimits, PowerSample
@@ -48,7 +48,7 @@ def cpu_seconds() -> float:
     return seconds
 
 
-class Sampler:
+class Sampler(Background):
     """Samples `meter` while it is entered; a context manager.
 
     samples_per_second: as often as that, or as the meter's cost allows (CPU_SHARE). Every sample
@@ -124,8 +124,7 @@ class Sampler:
                 self._gaps, self._lost, self._end_seconds = [], "", math.inf
                 self._account(first)
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="edgetune-sampler", daemon=True)
-        self._thread.start()
+        self._thread = self._begin(self._run, "edgetune-sampler")
 
     def stop(self) -> None:
         """Take one last sample; for what was metered until now one can still ask."""
@@ -140,12 +139,7 @@ class Sampler:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _end(self) -> None:
         self.stop()
 
     def mark(self) -> Mark:

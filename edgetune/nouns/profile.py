@@ -9,7 +9,10 @@ from typing import Any, Literal
 Kind = Literal["measured", "vendor", "derived"]
 PowerScope = Literal["module", "board", "wall"]
 
-OPERATOR_CLASSES = ("convolution", "pointwise", "depthwise", "matmul", "elementwise")
+CONVOLUTIONS = ("convolution", "pointwise", "depthwise")
+"""Pointwise: a 1x1 convolution. Depthwise: one with one channel in or out per group."""
+
+OPERATOR_CLASSES = (*CONVOLUTIONS, "matmul", "elementwise")
 """Classes of operators that sustain different shares of the peak.
 
 Pointwise convolutions, the 1x1 ones, run at the rate of convolutions where theirs is unknown."""
@@ -17,11 +20,7 @@ Pointwise convolutions, the 1x1 ones, run at the rate of convolutions where thei
 INT8 = "int8"
 """Key in `flops_per_second` of products of 8-bit integers, with onnxruntime's kernels."""
 
-PREFIX = {
-    "convolution": "prefix_convolution",
-    "pointwise": "prefix_pointwise",
-    "depthwise": "prefix_depthwise",
-}
+PREFIX = {name: f"prefix_{name}" for name in CONVOLUTIONS}
 """Keys in `flops_per_second` of a frozen prefix's convolutions, by class, activations included.
 
 The prefix is optimised when it is loaded; what has gradients runs as it is written."""

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 from edgetune.errors import SelectionError, raise_all
 from edgetune.nouns.candidate import Candidate
+from edgetune.nouns.profile import OPERATOR_CLASSES
 from edgetune.nouns.selection import Selection
 
-# Operator classes: which of the device's rates an operation runs at.
-# Pointwise: a 1x1 convolution. Depthwise: one with one channel in or out per group.
-CONVOLUTIONS = ("convolution", "pointwise", "depthwise")
-OPERATOR_CLASSES = (*CONVOLUTIONS, "matmul", "elementwise", "view")
+OPERATION_CLASSES = (*OPERATOR_CLASSES, "view")
+"""Which of the device's rates an operation runs at; a view runs at none."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Operation:
     """One node of the step.
 
     name: unique, the node's name in the ONNX graph.
-    operator_class: one of OPERATOR_CLASSES; "view" moves no bytes and shares its input's buffer.
+    operator_class: one of OPERATION_CLASSES; "view" moves no bytes and shares its input's buffer.
     in_place: whether the runtime writes the output over the first input where it is of the same
         size and nothing else reads it later.
     flops: multiply and add counted as two.

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from edgetune.nouns.cost import StepCost
 from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.precision import Precision
-from edgetune.nouns.profile import DeviceProfile
+from edgetune.nouns.profile import CONVOLUTIONS, DeviceProfile
 from edgetune.nouns.selection import Selection
-from edgetune.nouns.step_graph import CONVOLUTIONS, StepGraph
+from edgetune.nouns.step_graph import StepGraph
 from edgetune.planning.buffers import buffers_of
 from edgetune.planning.device_time import (
     int8_seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -25,8 +26,9 @@ def import_onnxruntime() -> Any:
 
 def check_one_onnxruntime() -> None:
     """Raise RuntimeSetupError when packages are installed that overwrite each other's files."""
-    inference = [name for name in _INFERENCE if _is_installed(name)]
-    training = [name for name in _TRAINING if _is_installed(name)]
+    installed = onnxruntime_packages()
+    inference = [name for name in _INFERENCE if name in installed]
+    training = [name for name in _TRAINING if name in installed]
     if inference and training:
         raise RuntimeSetupError(
             f"both {inference[0]} and {training[0]} are installed and break each other: "
@@ -34,9 +36,10 @@ def check_one_onnxruntime() -> None:
         )
 
 
-def _is_installed(package: str) -> bool:
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+def onnxruntime_packages() -> dict[str, str]:
+    """The installed packages whose module is called onnxruntime, with their versions."""
+    found = {}
+    for package in (*_INFERENCE, *_TRAINING):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

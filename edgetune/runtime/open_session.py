@@ -7,6 +7,7 @@ from pathlib import Path
 from edgetune.files.bundle import check_digests, read_manifest
 from edgetune.files.delta import apply_delta, read_delta
 from edgetune.nouns.bundle_names import TUNED
+from edgetune.nouns.manifest import Manifest
 from edgetune.runtime.ort_training_session import OrtTrainingSession
 from edgetune.runtime.portable_session import PortableSession
 from edgetune.runtime.session import TrainingSession
@@ -29,6 +30,11 @@ def open_as_exported(folder: Path) -> TrainingSession:
     """As `open_session`, with the values of the export: what the self-test was recorded with."""
     manifest, digest = read_manifest(folder)
     check_digests(folder, manifest.digests)
+    return open_checked(folder, manifest, digest)
+
+
+def open_checked(folder: Path, manifest: Manifest, digest: str) -> TrainingSession:
+    """As `open_as_exported`, where the caller has read the manifest and checked the digests."""
     if manifest.format == "ort-training":
         return OrtTrainingSession(folder, manifest, digest)
     return PortableSession(folder, manifest, digest)
