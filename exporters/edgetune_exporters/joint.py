@@ -21,6 +21,7 @@ from edgetune.errors import ExportError
 from edgetune.nouns.bundle_names import SCALE
 from edgetune_exporters.capture import CapturedModel, quiet
 from edgetune_exporters.decompositions.table import decompositions
+from edgetune_exporters.late_expand import expand_late
 from edgetune_exporters.losses import ResolvedLoss
 
 
@@ -75,7 +76,7 @@ def trace_step(
             raise ExportError(f"PyTorch cannot differentiate the model: {error}") from error
     _drop_assertions(graph)
     _write_nothing(graph)
-    graph.graph.eliminate_dead_code()
+    expand_late(graph)
     _name_backward_modules(graph)
     return JointGraph(graph, tuple(names), tuple(results))
 

@@ -17,7 +17,8 @@ from edgetune_exporters.step_graph import step_graph
 from onnx import helper
 
 from edgetune.nouns.candidate import Candidate
-from edgetune.nouns.step_graph import CONVOLUTIONS, Operation, StepGraph
+from edgetune.nouns.profile import CONVOLUTIONS
+from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune.planning.split import needed_operations
 from tests.export.lowered import Arrays, run_onnx
 

@@ -44,7 +44,8 @@ def convolution_backward(
 
     The weight gradient of a pointwise convolution is a matrix product; any other is a convolution
     of the input with the output gradient as its kernel, batch and channels swapped and stride and
-    dilation exchanged. The input gradient is a convolution with the flipped kernel at stride 1
+    dilation exchanged; of a depthwise one each channel of each sample is a group, and nothing has
+    to be swapped. The input gradient is a convolution with the flipped kernel at stride 1
     (with a frozen weight a constant), else a transposed convolution.
     """
     axes = [0, *range(2, grad.dim())]
@@ -118,18 +119,28 @@ def _weight_gradient(
     pointwise = all(k == 1 for k in weight.shape[2:])
     if pointwise and groups == 1 and set(stride) == {1} and set(padding) == {0}:
         return _pointwise_weight_gradient(grad, data).reshape(weight.shape)
+    axes = range(2, data.dim())
+    if weight.shape[1] == 1 and groups > 1:
+        signal = data.reshape(1, -1, *data.shape[2:])
+        kernel = grad.reshape(-1, 1, *grad.shape[2:])
+        result = convolution(signal, kernel, dilation, padding, stride, signal.shape[1])
+        return _as_large(result, weight, axes).reshape(len(data), *weight.shape).sum(0)
     # (N, G*c, ...) -> (c, G*N, ...): what was summed over (the batch) becomes the channels.
-    batch, spatial = data.shape[0], list(range(2, data.dim()))
-    shifted = [axis + 1 for axis in spatial]
+    batch, shifted = data.shape[0], [axis + 1 for axis in axes]
     per_group = data.reshape(batch, groups, -1, *data.shape[2:])
     signal = per_group.permute(2, 1, 0, *shifted).reshape(
         per_group.shape[2], groups * batch, *data.shape[2:]
     )
     kernel = grad.transpose(0, 1)
     result = convolution(signal, kernel, dilation, padding, stride, groups)
-    for axis in spatial:  # a stride that did not divide leaves positions beyond the kernel
+    return _as_large(result, weight, axes).transpose(0, 1).reshape(weight.shape)
+
+
+def _as_large(result: Tensor, weight: Tensor, axes: Sequence[int]) -> Tensor:
+    """Without the positions beyond the kernel that a stride which did not divide leaves."""
+    for axis in axes:
         result = result.narrow(axis, 0, weight.shape[axis])
-    return result.transpose(0, 1).reshape(weight.shape)
+    return result
 
 
 def _pointwise_weight_gradient(grad: Tensor, data: Tensor) -> Tensor:
