@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import torch
 from edgetune_exporters.export import export
 from edgetune_exporters.factory import Example, load_example
 from edgetune_exporters.int8.calibration import Int8Calibration
 from edgetune_exporters.make_plan import Variants, plan_for
+from ort_artifacts import write_artifacts
 from step_workloads import EdgetuneSide, Trained
 
 from edgetune.files.atomic import new_folder
@@ -29,7 +26,6 @@ from edgetune.planning.split import split_step
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8
-_MAX_IR_VERSION = 10  # of onnxruntime-training 1.19.2
 # With random weights the loss says nothing about the rounding, which is judged on real ones.
 _ANY_LOSS = Int8Calibration(samples=BATCH, tolerance=1e9)
 
@@ -93,9 +89,8 @@ class WorkloadFiles:
         target = self._folder / f"{trained.name.replace(' ', '-')}-artifacts"
         if not target.exists():
             with new_folder(target) as folder:
-                _generate_artifacts(
-                    self.example, self._arrays(), self.trainable(trained.patterns), folder
-                )
+                names = self.trainable(trained.patterns)
+                write_artifacts(self.example, self.input_names(), names, folder)
         return target
 
     def _arrays(self) -> dict[str, Any]:
@@ -129,41 +124,3 @@ def step_flops(bundle: Path, cached: bool) -> float:
         return plan.cost.flops
     prefix = split_step(read_cost_table(bundle, manifest), plan.selection).prefix
     return plan.cost.flops - sum(o.flops for o in prefix) * plan.batch / plan.micro_batch
-
-
-def _generate_artifacts(
-    example: Example, arrays: dict[str, Any], trainable: list[str], folder: Path
-) -> None:
-    # Here, because importing it takes long and needs the training package.
-    from onnxruntime.training import artifacts  # noqa: PLC0415
-
-    forward = folder / "forward.onnx"
-    names = list(arrays)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            example.model,
-            tuple(torch.from_numpy(arrays[name]) for name in names),
-            str(forward),
-            input_names=names,
-            output_names=["logits"],
-            opset_version=18,
-            do_constant_folding=False,
-            dynamo=False,
-        )
-    model = onnx.load(forward)
-    forward.unlink()
-    model.ir_version = min(model.ir_version, _MAX_IR_VERSION)
-    artifacts.generate_artifacts(
-        model,
-        requires_grad=trainable,
-        loss=artifacts.LossType.CrossEntropyLoss,
-        optimizer=artifacts.OptimType.AdamW,
-        artifact_directory=str(folder),
-    )
-    for name in ("training_model", "eval_model", "optimizer_model"):
-        path = folder / f"{name}.onnx"
-        generated = onnx.load(path)
-        generated.ir_version = min(generated.ir_version, _MAX_IR_VERSION)
-        onnx.save(generated, path)

@@ -79,7 +79,7 @@ class SideProcess:
         self.first_step_seconds: float = first["first_step_seconds"]
 
     def steps(self, count: int) -> list[float]:
-        """Seconds of `count` steps."""
+        """Seconds of each of at least `count` steps."""
         self._say(f"step {count}")
         times: list[float] = self._answer()
         return times

@@ -24,7 +24,7 @@ from typing import Any
 from step_bundles import BATCH, ROOT, WorkloadFiles, sources_digest, step_flops
 from step_plot import write_step_plot
 from step_processes import MALLOC_KEPT, Measured, Start, measure
-from step_ratios import Results
+from step_ratios import GOALS, Results
 from step_tables import failures_text, goals_table, json_rows, workload_table
 from step_workloads import (
     EXECUTORCH,
@@ -143,8 +143,9 @@ def _key(trained: Trained, side: Side) -> str:
 
 
 def _last_words(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return " ".join(lines)[:_LAST_WORDS]
+    """The end of what it says, where C++ libraries put the reason behind the place."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= _LAST_WORDS else f"...{words[-_LAST_WORDS:]}"
 
 
 def available(names: list[str] | None) -> tuple[list[Side], list[str]]:
@@ -170,9 +171,11 @@ def main() -> int:
     parser.add_argument("--device-python", default=str(ROOT / ".venv-device" / "bin" / "python"))
     options = parser.parse_args()
     sides, skipped = available(options.sides)
-    print(failures_text({}, skipped), flush=True)
+    if skipped:
+        print(failures_text({}, skipped), flush=True)
     by_workload = {w.name: run(w, sides, options) for w in WORKLOADS if w.name in options.workloads}
-    print(f"\n{goals_table(by_workload)}")
+    if any(goal.workload in by_workload for goal in GOALS):
+        print(f"\n{goals_table(by_workload)}")
     rows = [row for name, results in by_workload.items() for row in json_rows(name, results)]
     build = ROOT / "build" / "bench"
     build.mkdir(parents=True, exist_ok=True)
