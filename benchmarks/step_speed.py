@@ -23,7 +23,7 @@ from typing import Any
 
 from step_bundles import BATCH, ROOT, WorkloadFiles, sources_digest, step_flops
 from step_plot import write_step_plot
-from step_processes import MALLOC_KEPT, Measured, Start, measure
+from step_processes import MALLOC_KEPT, SLEEPING_THREADS, Measured, Start, measure
 from step_ratios import GOALS, Results
 from step_tables import failures_text, goals_table, json_rows, workload_table
 from step_workloads import (
@@ -72,7 +72,7 @@ class Starts:
                 "compiled": side.compiled,
                 "threads": THREADS,
             }
-            environment = dict(MALLOC_KEPT) if side.keeps_memory else {}
+            environment = {**SLEEPING_THREADS, **(MALLOC_KEPT if side.keeps_memory else {})}
             if side.compiled:
                 environment["TORCHINDUCTOR_CACHE_DIR"] = str(ROOT / "build/step-speed/inductor")
                 environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # in the process itself
@@ -90,7 +90,7 @@ class Starts:
 def sgemm_start() -> Start:
     """The side that tells what the machine computes."""
     job = {"size": _SGEMM_SIZE, "threads": THREADS}
-    return Start(_SGEMM, (sys.executable, str(SCRIPTS / "sgemm_process.py")), job, MALLOC_KEPT)
+    return Start(_SGEMM, (sys.executable, str(SCRIPTS / "sgemm_process.py")), job, SLEEPING_THREADS)
 
 
 def run(workload: Workload, sides: list[Side], options: argparse.Namespace) -> Results:
