@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def falls(values: Sequence[float], tolerances: Sequence[float]) -> list[int]:
 
 
 def rungs_of(
-    bundles: Sequence[tuple[Trained, Path]], found: dict[str, Measured], device: str, data: Path
+    bundles: Sequence[tuple[Trained, Path]], found: Mapping[str, Measured], device: str, data: Path
 ) -> list[Rung]:
     """Predictions beside measurements."""
     profile = load_profile(device)
@@ -139,11 +139,13 @@ def main() -> int:
         )
         for trained, bundle in bundles
     ]
-    found, failed = measure(starts, options.rounds, options.steps, folder / "logs")
-    if failed:
-        print("\n".join(f"{name}: {reason}" for name, reason in failed.items()), file=sys.stderr)
+    compared = measure(starts, options.rounds, options.steps, folder / "logs")
+    if compared.failed:
+        for name, reason in compared.failed.items():
+            print(f"{name}: {reason}", file=sys.stderr)
         return 1
-    rungs = rungs_of(bundles, found, options.device, files.data())
+    print(f"other work took {compared.others:.0%} of the machine")
+    rungs = rungs_of(bundles, compared.sides, options.device, files.data())
     print(ladder_table(rungs))
     slower = falls([r.seconds for r in rungs], [r.spread_seconds for r in rungs])
     larger = falls([r.peak_bytes for r in rungs], [_MEMORY_TOLERANCE_BYTES for _ in rungs])

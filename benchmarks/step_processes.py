@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from other_work import processor_time
+
 # Memory that a step frees stays there for the next one, without page faults.
 MALLOC_KEPT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -73,6 +75,7 @@ class SideProcess:
                 env={**os.environ, **start.environment},
                 text=True,
             )
+        self.id = self._process.pid
         self._say(json.dumps({**start.job, "started": began}))
         first = self._answer()
         self.base_bytes: int = first["base_bytes"]
@@ -114,10 +117,19 @@ class SideProcess:
         return SideFailedError(f"exit code {code}: {said[-1][:300]}")
 
 
-def measure(
-    starts: Sequence[Start], rounds: int, steps: int, logs: Path
-) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Each side measured, by name, and why those failed that did.
+@dataclass(frozen=True)
+class Comparison:
+    """sides: by name. failed: why, by name. others: the share of the machine that other processes
+    took during the rounds; above a few percent no ratio can be trusted.
+    """
+
+    sides: Mapping[str, Measured]
+    failed: Mapping[str, str]
+    others: float
+
+
+def measure(starts: Sequence[Start], rounds: int, steps: int, logs: Path) -> Comparison:
+    """Start all sides and measure them.
 
     A round gives each side in turn one step that is not timed, for the caches are then another
     side's and its threads asleep, and `steps` that are.
@@ -133,10 +145,13 @@ def measure(
         except SideFailedError as error:
             failed[start.name] = str(error)
     found = {}
+    processes = [side.id for side in running.values()]
     try:
+        before = processor_time(processes)
         for _ in range(rounds):
             for name, side in running.items():
                 times[name].append(statistics.median(side.steps(1 + steps)[1:]))
+        others = processor_time(processes).others_since(before)
         for name, side in running.items():
             found[name] = Measured(
                 tuple(times[name]), side.base_bytes, side.peak_bytes(), side.first_step_seconds
@@ -144,4 +159,4 @@ def measure(
     finally:
         for side in running.values():
             side.end()
-    return found, failed
+    return Comparison(found, failed, others)

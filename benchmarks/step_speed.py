@@ -111,19 +111,23 @@ def run(workload: Workload, sides: list[Side], options: argparse.Namespace) -> R
                 failed[_key(trained, side)] = f"{type(error).__name__}: {_last_words(error)}"
         print(f"{workload.name}: measuring {len(starts)} sides", file=sys.stderr, flush=True)
         logs = folder.parent / "logs"
-        found, died = measure(starts, options.rounds, options.steps, logs)
+        compared = measure(starts, options.rounds, options.steps, logs)
+        found = compared.sides
         for trained, side in pairs:
             if _key(trained, side) in found:
                 flops |= _flops(files, trained, side)
     rate = None
     if _SGEMM in found:
         rate = 2 * _SGEMM_SIZE**3 / found[_SGEMM].median_seconds
-        print(f"\n{workload.name}, batch {BATCH}; sgemm here: {rate / 1e9:.0f} GFLOP/s")
+        print(
+            f"\n{workload.name}, batch {BATCH}; sgemm here: {rate / 1e9:.0f} GFLOP/s; "
+            f"other work took {compared.others:.0%} of the machine"
+        )
     results: dict[tuple[str, str], Measured] = {
         (t.name, s.name): found[_key(t, s)] for t, s in pairs if _key(t, s) in found
     }
     print(workload_table(results, flops, rate), flush=True)
-    if text := failures_text({**failed, **died}, []):
+    if text := failures_text({**failed, **compared.failed}, []):
         print(text, flush=True)
     return results
 
