@@ -125,6 +125,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each in a round")
     parser.add_argument("--device-python", default=str(ROOT / ".venv-device" / "bin" / "python"))
+    parser.add_argument("--processor-time", action="store_true", help="as in step_speed.py")
     options = parser.parse_args()
     folder = ROOT / "build" / "step-speed" / sources_digest()
     factory = f"{ROOT}/benchmarks/workloads/plain.py:mobilenet_v2"
@@ -134,7 +135,13 @@ def main() -> int:
         Start(
             trained.name,
             (options.device_python, str(_SCRIPT)),
-            {"bundle": str(bundle), "data": str(files.data()), "features": None},
+            {
+                "bundle": str(bundle),
+                "data": str(files.data()),
+                "features": None,
+                "threads": 1 if options.processor_time else None,
+                "processor_time": options.processor_time,
+            },
             {},
         )
         for trained, bundle in bundles

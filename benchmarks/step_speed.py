@@ -9,6 +9,9 @@ the process's peak (VmHWM), whole and over what it had after its imports, the ba
 sides. PyTorch's best is the fastest of its sides, for memory the smallest. Compiled steps come from
 build/step-speed after the first run, which shortens that side's first step. Bundles are written
 once per state of the sources. build/bench gets step_speed.json and step_speed.svg.
+
+--processor-time: on a machine that is busy with other work, one thread per side, and its processor
+time in place of time.
 """
 
 from __future__ import annotations
@@ -50,14 +53,18 @@ _LAST_WORDS = 200  # characters of an error that are printed
 class Starts:
     """How the sides of one workload are started; writes what they need."""
 
-    def __init__(self, files: WorkloadFiles, device_python: str, scratch: Path) -> None:
-        self._files, self._device_python, self._scratch = files, device_python, scratch
+    def __init__(self, files: WorkloadFiles, options: argparse.Namespace, scratch: Path) -> None:
+        self._files, self._scratch = files, scratch
+        self._device_python: str = options.device_python
+        self._processor_time: bool = options.processor_time
 
     def start(self, side: Side, trained: Trained) -> Start:
         """Raises what exporting raises."""
         name = _key(trained, side)
+        threads = 1 if self._processor_time else None
+        job: dict[str, Any] = {"processor_time": self._processor_time, "threads": threads}
         if isinstance(side, EdgetuneSide):
-            job: dict[str, Any] = {
+            job |= {
                 "bundle": str(self._files.bundle(trained, side)),
                 "data": str(self._files.data()),
                 "features": str(self._scratch / name) if side.cached else None,
@@ -66,11 +73,11 @@ class Starts:
             python = sys.executable if here else self._device_python
             return Start(name, (python, str(SCRIPTS / "edgetune_process.py")), job, {})
         if isinstance(side, TorchSide):
-            job = {
+            job |= {
                 "factory": self._files.factory,
                 "trainable": self._files.trainable(trained.patterns),
                 "compiled": side.compiled,
-                "threads": THREADS,
+                "threads": threads or THREADS,
             }
             environment = {**SLEEPING_THREADS, **(MALLOC_KEPT if side.keeps_memory else {})}
             if side.compiled:
@@ -79,7 +86,7 @@ class Starts:
             return Start(
                 name, (sys.executable, str(SCRIPTS / "torch_process.py")), job, environment
             )
-        job = {
+        job |= {
             "artifacts": str(self._files.artifacts(trained)),
             "data": str(self._files.data()),
             "inputs": self._files.input_names(),
@@ -87,9 +94,10 @@ class Starts:
         return Start(name, (sys.executable, str(SCRIPTS / "ort_training_process.py")), job, {})
 
 
-def sgemm_start() -> Start:
+def sgemm_start(processor_time: bool) -> Start:
     """The side that tells what the machine computes."""
-    job = {"size": _SGEMM_SIZE, "threads": THREADS}
+    threads = 1 if processor_time else THREADS
+    job = {"size": _SGEMM_SIZE, "threads": threads, "processor_time": processor_time}
     return Start(_SGEMM, (sys.executable, str(SCRIPTS / "sgemm_process.py")), job, SLEEPING_THREADS)
 
 
@@ -99,10 +107,10 @@ def run(workload: Workload, sides: list[Side], options: argparse.Namespace) -> R
     folder = ROOT / "build" / "step-speed" / sources_digest() / workload.name
     files = WorkloadFiles(factory, folder)
     pairs = [(t, s) for t in workload.selections for s in sides if runs(s, t)]
-    failed, starts = {}, [sgemm_start()]
+    failed, starts = {}, [sgemm_start(options.processor_time)]
     flops: dict[tuple[str, str], float] = {}
     with tempfile.TemporaryDirectory(prefix="edgetune-") as scratch:
-        making = Starts(files, options.device_python, Path(scratch))
+        making = Starts(files, options, Path(scratch))
         for trained, side in pairs:
             print(f"{workload.name}: preparing {_key(trained, side)}", file=sys.stderr, flush=True)
             try:
@@ -120,7 +128,8 @@ def run(workload: Workload, sides: list[Side], options: argparse.Namespace) -> R
     if _SGEMM in found:
         rate = 2 * _SGEMM_SIZE**3 / found[_SGEMM].median_seconds
         print(
-            f"\n{workload.name}, batch {BATCH}; sgemm here: {rate / 1e9:.0f} GFLOP/s; "
+            f"\n{workload.name}, batch {BATCH}, "
+            f"{'processor time of one thread' if options.processor_time else 'two threads'}; sgemm here: {rate / 1e9:.0f} GFLOP/s; "
             f"other work took {compared.others:.0%} of the machine"
         )
     results: dict[tuple[str, str], Measured] = {
@@ -173,6 +182,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a side in a round")
     parser.add_argument("--device-python", default=str(ROOT / ".venv-device" / "bin" / "python"))
+    parser.add_argument("--processor-time", action="store_true")
     options = parser.parse_args()
     sides, skipped = available(options.sides)
     if skipped:
@@ -184,6 +194,8 @@ def main() -> int:
     build = ROOT / "build" / "bench"
     build.mkdir(parents=True, exist_ok=True)
     machine = f"{cpu_name()}, {cores()} cores"
+    if options.processor_time:
+        machine += ", processor time of one thread"
     text = json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n"
     (build / "step_speed.json").write_text(text)
     measured = {name: results for name, results in by_workload.items() if results}

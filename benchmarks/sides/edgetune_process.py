@@ -1,7 +1,7 @@
 """edgetune's side: steps of a bundle as `edgetune train` does them. Needs no torch.
 
 Job: bundle, data (an .npz of one batch), features (a folder in which the prefix's results are kept,
-or null).
+or null), threads (null is one per core, as `edgetune train` has it).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-# onnxruntime is loaded when a bundle is opened; here, so that it is in the base as torch is.
-import onnxruntime  # noqa: F401
+# Loaded when a bundle is opened; here already, so that it is in the base as torch is.
+import onnxruntime
 from turns import Step, serve
 
 from edgetune.data.dataset import load_data
@@ -25,6 +25,8 @@ _CACHE_BYTES = 2**30
 
 def load(job: dict[str, Any]) -> Step:
     """One step: a batch in micro-batches, and the update."""
+    if job["threads"] is not None:
+        _limit_threads(job["threads"])
     session = open_session(Path(job["bundle"]))
     manifest = session.manifest
     data = load_data(job["data"], manifest.signature, manifest.loss)
@@ -41,6 +43,18 @@ def load(job: dict[str, Any]) -> Step:
         session.update(LEARNING_RATE, None)
 
     return step
+
+
+def _limit_threads(threads: int) -> None:
+    """For all sessions of this process: edgetune has no such option."""
+    make = onnxruntime.SessionOptions
+
+    def limited() -> onnxruntime.SessionOptions:
+        options = make()
+        options.intra_op_num_threads = threads
+        return options
+
+    onnxruntime.SessionOptions = limited
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The parent writes one job as JSON, the side answers with its base and its first step; then each line
 `step N` is answered with the seconds of each of N steps, or more where steps are short; `peak` with
-the peak memory. The end of stdin ends the process.
+the peak memory. The end of stdin ends the process. Seconds are the processor's where the job's
+`processor_time` says so, which must have one thread then.
 """
 
 from __future__ import annotations
@@ -43,18 +44,19 @@ def serve(load: Callable[[dict[str, Any]], Step]) -> None:
     step = load(job)
     step()
     answer({"base_bytes": base_bytes, "first_step_seconds": time.time() - job["started"]})
+    clock = time.process_time if job["processor_time"] else time.perf_counter
     for line in sys.stdin:
         command, *count = line.split()
         if command == "step":
             times: list[float] = []
             while len(times) < int(count[0]) or sum(times) < _LEAST_SECONDS:
-                times.append(_timed(step))
+                times.append(_timed(step, clock))
             answer(times)
         else:
             answer(status_bytes("VmHWM"))
 
 
-def _timed(step: Step) -> float:
-    before = time.perf_counter()
+def _timed(step: Step, clock: Callable[[], float]) -> float:
+    before = clock()
     step()
-    return time.perf_counter() - before
+    return clock() - before
