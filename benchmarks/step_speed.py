@@ -127,9 +127,9 @@ def run(workload: Workload, sides: list[Side], options: argparse.Namespace) -> R
     rate = None
     if _SGEMM in found:
         rate = 2 * _SGEMM_SIZE**3 / found[_SGEMM].median_seconds
+        clock = "processor time of one thread" if options.processor_time else "two threads"
         print(
-            f"\n{workload.name}, batch {BATCH}, "
-            f"{'processor time of one thread' if options.processor_time else 'two threads'}; sgemm here: {rate / 1e9:.0f} GFLOP/s; "
+            f"\n{workload.name}, batch {BATCH}, {clock}; sgemm here: {rate / 1e9:.0f} GFLOP/s; "
             f"other work took {compared.others:.0%} of the machine"
         )
     results: dict[tuple[str, str], Measured] = {
