@@ -73,7 +73,9 @@ node: $(DEVICE)/.edgetune test-bundles  ## a bundle trained from Node.js, compar
 demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 	$(WORKSTATION)/bin/python examples/demo.py
 
-bench: setup  ## predicted against measured: memory of plans (as root also in a cgroup), time; planning times
+bench: setup  ## steps against PyTorch's and onnxruntime-training's; predicted against measured; planning times
+	$(WORKSTATION)/bin/python benchmarks/step_speed.py
+	$(WORKSTATION)/bin/python benchmarks/selection_ladder.py
 	$(WORKSTATION)/bin/python benchmarks/plan_speed.py
 	$(WORKSTATION)/bin/python benchmarks/memory_truth.py $(if $(filter 0,$(shell id -u)),--limited)
 	$(if $(filter 0,$(shell id -u)),$(WORKSTATION)/bin/python benchmarks/device_triples.py)
