@@ -16,6 +16,7 @@ from turns import Step, serve
 
 from edgetune.data.dataset import load_data
 from edgetune.runtime.batches import epoch_order, micro_batches, plan_batch
+from edgetune.runtime.huge_pages import use_huge_pages
 from edgetune.runtime.open_session import open_session
 from edgetune.runtime.portable_session import PortableSession
 
@@ -58,4 +59,5 @@ def _limit_threads(threads: int) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # as the command line does
     serve(load)
