@@ -66,7 +66,8 @@ def _runner(onnxruntime: Any, workload: Workload) -> Callable[[], object]:
         for name, array in workload.feeds.items():
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
             binding.bind_ortvalue_input(name, value)
-        binding.bind_output(workload.result)
+        for result in workload.results:
+            binding.bind_output(result)
         session.run_with_iobinding(binding)
 
     return run

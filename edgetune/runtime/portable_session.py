@@ -24,7 +24,6 @@ from edgetune.nouns.bundle_names import (
     FEATURES,
     FROZEN,
     GRADIENTS,
-    NEXT,
     PREDICT,
     SCALE,
     STATE,
@@ -33,6 +32,7 @@ from edgetune.nouns.bundle_names import (
 )
 from edgetune.nouns.manifest import Manifest
 from edgetune.nouns.slices import put_slices, share_problems, take_slices
+from edgetune.runtime.bound_graph import BoundGraph, first_of
 from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.feature_cache import FeatureCache, prefix_digest
 from edgetune.runtime.merge import merge
@@ -59,6 +59,7 @@ class PortableSession:
         self._profile_prefix = profile_prefix
         self._folder, self._manifest, self._digest = folder, manifest, digest
         self._graphs: dict[str, Any] = {}
+        self._bound: dict[str, BoundGraph] = {}
         self._shares = manifest.plan.selection.shares
         # Whole tensors, because the graphs read them whole; all else here is of slices.
         self._values = _initial_values(folder, manifest)
@@ -91,8 +92,8 @@ class PortableSession:
         if not self._pending:
             for gradient in self._accumulated.values():
                 gradient.fill(0)
-        layers = (self._accumulated, *self._tail_feeds(batch))
-        results = self._run_in_place(GRADIENTS, layers, self._accumulated)
+        kept = (self._accumulated, self._values)
+        results = self._run_in_place(GRADIENTS, self._tail_feeds(batch), kept, self._accumulated)
         self._pending += 1
         return _micro_result(results)
 
@@ -127,7 +128,7 @@ class PortableSession:
         }
         scalars = {name: np.asarray(number, np.float64) for name, number in numbers.items()}
         state = {**self._values, **self._slots}
-        results = self._run_in_place(UPDATE, (state, self._accumulated, scalars), state)
+        results = self._run_in_place(UPDATE, (scalars,), (state, self._accumulated), state)
         self._updates += 1
         return float(results["grad_norm"])
 
@@ -138,7 +139,7 @@ class PortableSession:
         return False  # a bundle carries one micro-batch
 
     def evaluate(self, batch: MicroBatch) -> MicroResult:
-        return _micro_result(self._run(EVALUATE, *self._tail_feeds(batch)))
+        return _micro_result(self._run(EVALUATE, *self._tail_feeds(batch), self._values))
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         count = min((len(array) for array in inputs.values()), default=0)
@@ -218,55 +219,33 @@ class PortableSession:
         return FeatureCache(folder, prefix_digest(self._manifest.digests, files), bound_bytes)
 
     def _tail_feeds(self, batch: MicroBatch) -> tuple[Arrays, ...]:
-        """What gradient and evaluation graphs read: features, or the inputs themselves."""
+        """What of a batch gradient and evaluation graphs read: features, or the inputs."""
         if not self._manifest.features:
             features: Arrays = {}
         elif self._cache is None:
             features = self.features(batch.inputs)
         else:
             features = self._cache.features(batch, self.features)
-        return features, batch.targets, {SCALE: batch.scale}, self._values, batch.inputs
+        return features, batch.targets, {SCALE: batch.scale}, batch.inputs
 
     def _run(self, graph: str, *layers: Arrays) -> dict[str, Array]:
         """Run a graph, each input from the first of `layers` that has it."""
         session = self._graph(graph)
         names = [result.name for result in session.get_outputs()]
-        taken = {i.name: _first(i.name, layers) for i in session.get_inputs()}
+        taken = {i.name: first_of(i.name, layers) for i in session.get_inputs()}
         with _blaming_data(graph):
             results = session.run(names, {n: v for n, v in taken.items() if v is not None})
         return dict(zip(names, results, strict=True))
 
     def _run_in_place(
-        self, graph: str, layers: tuple[Arrays, ...], changed: Arrays
+        self, graph: str, passing: tuple[Arrays, ...], kept: tuple[Arrays, ...], changed: Arrays
     ) -> dict[str, Array]:
-        """Run a graph whose output `next:NAME` is written over the array `changed[NAME]`.
-
-        Returns the other outputs. The graphs are made so that every read of NAME comes before.
-        """
+        """Run a graph over the arrays `changed`; see BoundGraph.run."""
         session = self._graph(graph)
-        binding = session.io_binding()
-        held = []  # the memory that the binding points to, until the run is over
-        for argument in session.get_inputs():
-            array = _first(argument.name, layers)
-            if array is None:
-                raise DataError(f"{graph} reads {argument.name!r}, which is not there")
-            held.append(np.ascontiguousarray(array).reshape(array.shape))
-            binding.bind_ortvalue_input(argument.name, self._shared(held[-1]))
-        names = [result.name for result in session.get_outputs()]
-        targets = {name: changed.get(name.removeprefix(NEXT)) for name in names}
-        for name, target in targets.items():
-            if target is None:
-                binding.bind_output(name)
-            else:
-                binding.bind_ortvalue_output(name, self._shared(target))
+        if graph not in self._bound:
+            self._bound[graph] = BoundGraph(self._onnxruntime, session, graph)
         with _blaming_data(graph):
-            session.run_with_iobinding(binding)
-        outputs = dict(zip(names, binding.get_outputs(), strict=True))
-        return {name: outputs[name].numpy() for name in names if targets[name] is None}
-
-    def _shared(self, array: Array) -> Any:
-        """An OrtValue on the memory of `array` itself, which must outlive it."""
-        return self._onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            return self._bound[graph].run(passing, kept, changed)
 
     def _graph(self, name: str) -> Any:
         """The named graph, loaded when it is first needed.
@@ -277,14 +256,11 @@ class PortableSession:
             together = _TRAINING if name in _TRAINING else (name,)
             kept = (FEATURES, *together)
             self._graphs = {n: graph for n, graph in self._graphs.items() if n in kept}
+            self._bound = {n: bound for n, bound in self._bound.items() if n in kept}
             self._graphs[name] = load_graph(
                 self._onnxruntime, self._folder / name, self._profile_prefix
             )
         return self._graphs[name]
-
-
-def _first(name: str, layers: Iterable[Arrays]) -> Array | None:
-    return next((layer[name] for layer in layers if name in layer), None)
 
 
 @contextmanager
@@ -295,6 +271,8 @@ def _blaming_data(graph: str) -> Iterator[None]:
     """
     try:
         yield
+    except DataError:
+        raise
     except Exception as error:  # onnxruntime raises its own types, one per status code
         text = str(error).splitlines()[0]
         raise DataError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from edgetune.calibration.workloads import workloads
 from edgetune.files.onnx_model import Node, onnx_model
 from edgetune.nouns.bundle_names import FEATURES, GRADIENTS
 from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PREFIX
-from edgetune.runtime.onnx_session import session_options
+from edgetune.runtime.onnx_session import adds_bytes_exactly, session_options
 from edgetune.runtime.onnxruntime_packages import import_onnxruntime
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -75,3 +76,22 @@ def test_a_prefix_and_what_has_gradients_run_with_the_options_of_training() -> N
     for workload in workloads():
         frozen = workload.measures in (*PREFIX.values(), INT8)
         assert workload.graph == (FEATURES if frozen else GRADIENTS), workload.name
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "exactly"),
+    [
+        pytest.param("flags\t\t: fpu avx512f avx512_vnni\n", True, id="VNNI of AVX-512"),
+        pytest.param("flags\t\t: fpu avx2 avx_vnni\n", True, id="VNNI of AVX"),
+        pytest.param("flags\t\t: fpu avx2 avx512f\n", False, id="x86 before"),
+        pytest.param("Features\t: fp asimd asimddp\n", False, id="ARM, where it means nothing"),
+        pytest.param(None, False, id="no /proc"),
+    ],
+)
+def test_products_of_bytes_are_unsigned_only_where_they_could_overflow(
+    tmp_path: Path, cpuinfo: str | None, exactly: bool
+) -> None:
+    if cpuinfo is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(cpuinfo)
+    assert adds_bytes_exactly(tmp_path) is exactly
