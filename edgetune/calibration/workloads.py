@@ -22,8 +22,8 @@ MOVING, DISPATCH = "bytes", "dispatch"
 
 
 # Waking the threads takes as long as a small operator. In a step they are awake from the one
-# before; so an operator alone is repeated until that counts for little. FLOPs or bytes, and copies.
-_LEAST_AMOUNT = 5e8
+# before; so an operator alone is repeated until that counts for little.
+_LEAST_FLOPS = 5e8
 _MOST_COPIES = 16
 
 
@@ -93,10 +93,11 @@ class _Graph:
     def workload(
         self, name: str, measures: str, graph: str, feeds: Mapping[str, Array]
     ) -> Workload:
-        # What is optimised when it is loaded would be merged with its copies.
+        # What is optimised when it is loaded would be merged with its copies; what moves bytes
+        # would find them in a cache.
         copies = 1
-        if graph == GRADIENTS and measures != DISPATCH:
-            copies = max(1, min(_MOST_COPIES, ceil(_LEAST_AMOUNT / self.amount)))
+        if graph == GRADIENTS and measures not in (MOVING, DISPATCH):
+            copies = max(1, min(_MOST_COPIES, ceil(_LEAST_FLOPS / self.amount)))
         made = {name for node in self.nodes for name in node.outputs}
         nodes = [
             replace(
