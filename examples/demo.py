@@ -26,7 +26,9 @@ WORKSTATION = Path(sys.executable).parent / "edgetune"
 DEVICE = ROOT / ".venv-device" / "bin" / "edgetune"
 TARGET = "examples/digits.py:factory --device raspberry-pi-zero-2-w --batch 32"
 BUDGET = "--memory 100MiB --step-seconds 85ms"
-TRAINING = "--data build/demo/adapt.npz --epochs 10 --learning-rate 5e-4 --schedule cosine"
+TRAINING = "--data build/demo/adapt.npz --epochs 10 --schedule cosine"
+# Of 0.0005, 0.001, 0.002 and 0.004 the best for each: what trains less stands more.
+DENSE_RATE, SPARSE_RATE = 1e-3, 2e-3
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,12 @@ def main() -> None:
     say("3. On the device: before adapting, on shifted digits")
     run(DEVICE, f"evaluate {sparse} --data build/demo/test.npz")
     say("4. On the device: adapt, then write an inference model with the tuned weights")
-    adapted = adapt(DEVICE, "sparse, portable", sparse)
+    adapted = adapt(DEVICE, "sparse, portable", sparse, SPARSE_RATE)
     run(DEVICE, f"merge {sparse} --delta {sparse}.delta.safetensors --out build/demo/tuned.onnx")
-    adapted_dense = adapt(DEVICE, "dense, portable", dense)
+    adapted_dense = adapt(DEVICE, "dense, portable", dense, DENSE_RATE)
     say("5. The same plan as ONNX Runtime training artifacts, where that runtime exists")
-    print_table([adapted_dense, adapted, adapt(WORKSTATION, "sparse, ort-training", official)])
+    adapted_official = adapt(WORKSTATION, "sparse, ort-training", official, SPARSE_RATE)
+    print_table([adapted_dense, adapted, adapted_official])
 
 
 def write_data() -> None:
@@ -74,10 +77,10 @@ def write_data() -> None:
         np.savez(FOLDER / f"{name}.npz", images=shifted(images[rows]), targets=labels[rows])
 
 
-def adapt(edgetune: Path, name: str, bundle: str) -> Row:
+def adapt(edgetune: Path, name: str, bundle: str, learning_rate: float) -> Row:
     """Train a bundle on the shifted digits and evaluate it."""
     delta = f"{bundle}.delta.safetensors"
-    trained = run(edgetune, f"train {bundle} {TRAINING} --json")
+    trained = run(edgetune, f"train {bundle} {TRAINING} --learning-rate {learning_rate} --json")
     evaluated = run(
         edgetune, f"evaluate {bundle} --data build/demo/test.npz --delta {delta} --json"
     )
