@@ -13,7 +13,7 @@ from edgetune.cli.guard_options import (
     limits_from,
     meter_from,
 )
-from edgetune.cli.output import add_json_option, print_json
+from edgetune.cli.output import add_json_option, beside, print_json
 from edgetune.data.dataset import load_data
 from edgetune.errors import UsageError
 from edgetune.files.atomic import check_writable
@@ -101,12 +101,6 @@ def add_to(commands: Any) -> None:
     add_guard_options(parser)
     add_json_option(parser)
     parser.set_defaults(run=_run)
-
-
-def beside(bundle: Path, suffix: str) -> Path:
-    """A file beside the bundle's folder, named after it."""
-    whole = bundle.resolve()
-    return whole.with_name(whole.name + suffix)
 
 
 def _run(options: argparse.Namespace) -> int:
