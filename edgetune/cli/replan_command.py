@@ -32,6 +32,7 @@ from edgetune.files.scores_file import read_scores
 from edgetune.nouns.manifest import Manifest
 from edgetune.nouns.plan import UpdatePlan
 from edgetune.nouns.step_graph import StepGraph
+from edgetune.units import parse_joules
 
 _CHECKPOINT = ".checkpoint"  # behind the bundle's name, where `train` looks for it
 
@@ -53,6 +54,12 @@ def add_to(commands: Any) -> None:
     add_budget_options(parser, "what is not given is as in the bundle's plan")
     add_search_options(parser)
     parser.add_argument(
+        "--measured-energy-per-step",
+        metavar="JOULES",
+        help="what a step of the bundle took here, by `train` or `profile`, such as 0.8J: the "
+        "predictions are taken to be off by the same factor for all that could be trained",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         help="write the bundle of the new plan to this new folder: for plans that drop tensors, "
@@ -71,9 +78,16 @@ def add_to(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     # Here, because the solver takes memory that the other commands of a device do without.
     from edgetune.planning.choose import Effort  # noqa: PLC0415
+    from edgetune.planning.measured_energy import (  # noqa: PLC0415
+        as_measured,
+        as_predicted,
+        energy_factor,
+    )
+    from edgetune.planning.predict import predicted_cost  # noqa: PLC0415
     from edgetune.planning.replan import (  # noqa: PLC0415
         replan,
         scores_of_candidates,
+        scores_of_what_is_there,
         train_patterns,
     )
 
@@ -87,10 +101,16 @@ def _run(options: argparse.Namespace) -> None:
     given, criterion = _scores(options, before, graph)
     effort = Effort(options.gap or 0.0, time_limit_from(options))
     scores = scores_of_candidates(graph, given)
-    if options.out:  # no share in the place of its tensor unless it was asked for
-        trained = {candidate.name for candidate in graph.selected(before.selection)}
-        scores = {name: s for name, s in scores.items() if name in trained or name in given}
-    plan = replan(graph, before, scores, criterion, budget, profile, effort)
+    if options.out:
+        scores = scores_of_what_is_there(graph, before, scores, given)
+    factor = 1.0
+    if options.measured_energy_per_step:
+        measured = parse_joules(options.measured_energy_per_step)
+        factor = energy_factor(measured, predicted_cost(graph, before, profile), profile.id)
+    within = as_predicted(budget, factor)
+    plan = as_measured(
+        replan(graph, before, scores, criterion, within, profile, effort), budget, factor
+    )
     if not options.scores:  # these are of what the bundle trains alone, not of all there is
         everything = before.certificate.everything
         plan = replace(plan, certificate=replace(plan.certificate, everything=everything))

@@ -51,14 +51,17 @@ class _Part:
 
 
 def trim_model(
-    model: bytes, outputs: Collection[str], given: Mapping[str, Array] = _NOTHING_GIVEN
+    model: bytes,
+    outputs: Collection[str],
+    given: Mapping[str, Array] = _NOTHING_GIVEN,
+    inputs: Collection[str] = (),
 ) -> bytes:
     """`model` with these `outputs` alone, and with nothing that they do not need.
 
     Nodes, initializers and inputs that no output depends on go, and so do a node's last results
     where nobody reads them. outputs: those that are none yet come last, of a type that the runtime
     infers, or like the array of that name in `given`. given: any other tensor in it is not computed
-    any more, but an input like its array.
+    any more, but an input like its array. inputs: those that stay though nothing reads them.
     Raises BundleError for a damaged model, and naming the outputs that nothing makes.
     """
     parts = _parts(model)
@@ -77,7 +80,12 @@ def trim_model(
             wanted.update(part.reads)
     kept = [_without_unread(node, wanted) for node in reversed(nodes)]
     there = wanted | {name for node in kept for name in node.results}
-    expected = {_INITIALIZER: wanted - fed, _INPUT: wanted, _OUTPUT: outputs, _VALUE_INFO: there}
+    expected = {
+        _INITIALIZER: wanted - fed,
+        _INPUT: {*wanted, *inputs},
+        _OUTPUT: outputs,
+        _VALUE_INFO: there,
+    }
     kept += [
         part
         for part in parts
@@ -137,8 +145,9 @@ def without_inputs(model: bytes, names: Collection[str]) -> bytes:
                 gone.update(part.results)
         elif part.number not in (_INPUT, _OUTPUT, _VALUE_INFO) or part.name not in gone:
             kept.append(part)
-    # What only they needed is dead now.
-    return trim_model(_written(model, kept), _names(kept, _OUTPUT))
+    # What only they needed is dead now; whoever feeds the other inputs finds them there still.
+    outputs, inputs = _names(kept, _OUTPUT), _names(kept, _INPUT)
+    return trim_model(_written(model, kept), outputs, inputs=inputs)
 
 
 def freeze_inputs(model: bytes, tensors: Mapping[str, bytes]) -> bytes:

@@ -213,8 +213,10 @@ def test_without_an_input_a_sum_loses_its_term_and_all_that_depends_on_it_goes()
     assert not found
 
 
-def test_without_no_input_the_bytes_stay() -> None:
+def test_without_no_input_the_bytes_stay_also_of_an_input_that_nobody_reads() -> None:
     assert without_inputs(SUM, []) == SUM
+    unread = onnx_model(NODES[1:2], {"a": X, "step": X}, ("b",), {})
+    assert without_inputs(unread, []) == unread != trim_model(unread, ["b"])
 
 
 def test_a_sum_without_terms_goes() -> None:
