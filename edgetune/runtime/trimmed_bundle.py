@@ -103,8 +103,8 @@ def check_trimmable(manifest: Manifest, plan: UpdatePlan, graph: StepGraph) -> N
     chosen = graph.selected(plan.selection)
     raise_all(
         UsageError,
-        "the bundle's graphs cannot train this plan, only a new export can (without --out its "
-        "options are printed; scores of what the bundle trains alone drop tensors only)",
+        "only a new export can train this plan: leave out --out to see its command, or give scores "
+        "of what the bundle trains alone",
         [f"{c.name} is not trained by the bundle" for c in chosen if c.name not in trained],
     )
     if manifest.plan.precision == "int8":

@@ -244,6 +244,29 @@ def test_energy_ends_a_run_and_what_is_left_goes_on_in_a_bundle_that_trains_less
     assert read_checkpoint(tmp_path / "new.checkpoint").step > saved.step
 
 
+def test_measured_energy_that_departs_from_the_plan_leads_to_a_smaller_one_in_the_same_budget(
+    tmp_path: Path,
+) -> None:
+    assert train(NAME, tmp_path, "--epochs", "2").code == 0
+    steps, scores = 100, scores_file(tmp_path, {"fc2.weight": 1.0, "fc2.bias": 0.5, **HEAD})
+    options = ("replan", bundle_of(NAME), "--scores", scores, "--device", PI, "--json")
+    planned = edgetune(*options).json["cost"]["joules"]
+    options += ("--energy-per-run", f"{steps * planned * 1.01}J", "--steps", str(steps))
+    options += ("--checkpoint", tmp_path / "checkpoint")
+    as_planned = edgetune(*options, "--out", tmp_path / "same")
+    assert as_planned.json["dropped"] == []
+    measured = ("--measured-energy-per-step", f"{1.5 * planned}J")
+    dearer = edgetune(*options, *measured, "--out", tmp_path / "less")
+    assert dearer.json["dropped"]
+    assert dearer.json["budget"] == as_planned.json["budget"]
+    assert planned / 2 < dearer.json["cost"]["joules"] <= planned * 1.01
+    for name, dropped in (("same", []), ("less", dearer.json["dropped"])):
+        trained = read_manifest(tmp_path / name)[0].plan.selection.trainable
+        assert set(trained) == {"fc2.weight", "fc2.bias", *HEAD} - set(dropped)
+        more = ("--data", data_of(NAME), "--epochs", "3", "--resume", "--energy", "none")
+        assert edgetune("train", tmp_path / name, *more, "--quiet").code == 0
+
+
 def test_the_first_step_after_it_is_the_whole_bundles_but_for_what_was_dropped(
     tmp_path: Path,
 ) -> None:
@@ -294,7 +317,7 @@ def test_a_bundle_with_a_delta_starts_from_it(tmp_path: Path) -> None:
                 "2 problems",
                 "fc1.weight is not trained by the bundle",
                 "fc1.bias is not trained by the bundle",
-                "only a new export can",
+                "only a new export can train this plan",
             ],
             id="no-subset",
         ),
