@@ -24,6 +24,7 @@ from edgetune.nouns.selection import Selection
 from edgetune.runtime.open_session import open_as_exported
 from edgetune.runtime.self_test import synthetic_gradients
 from edgetune.runtime.trimmed_bundle import write_trimmed_bundle
+from tests.bundles.support import edgetune
 from tests.export.share_examples import BATCH, CASES, EXAMPLES, Case, batch_of, exported, planned
 
 PORTABLE = ("portable",)
@@ -123,3 +124,39 @@ def test_a_prefix_in_8_bits_is_taken_over_as_it_is(tmp_path: Path) -> None:
         session.accumulate(batch_of(example, 0))
     found = part.gradients()["9.weight"]
     np.testing.assert_array_equal(found, whole.gradients()["9.weight"])
+
+
+ACTIVATIONS = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Hardswish()]
+    for _ in range(3):
+        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.Hardswish()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    return model, (torch.randn(2, 3, 64, 64), torch.tensor([0, 1])), nn.CrossEntropyLoss()
+"""
+
+
+def test_less_memory_drops_tensors_also_where_activations_are_made_again(tmp_path: Path) -> None:
+    (tmp_path / "activations.py").write_text(ACTIVATIONS)
+    model = (f"{tmp_path / 'activations.py'}:make", "--device", "raspberry-pi-4b-4gb")
+    model += ("--batch", "2", "--micro-batch", "2")
+    free = edgetune("plan", *model, "--no-shares", "--json").json["cost"]["peak_bytes"]
+    whole, out = tmp_path / "whole", tmp_path / "trimmed"
+    tight = ("--no-shares", "--memory", f"{free - 1}B", "--out", whole, "--json")
+    exported = edgetune("export", *model, *tight)
+    assert exported.code == 0, exported.err
+    assert exported.json["plan"]["recomputes"]
+    less = f"{exported.json['plan']['cost']['peak_bytes'] - 1}B"
+    ran = edgetune("replan", whole, "--memory", less, "--out", out, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["dropped"] and not ran.json["added"]
+    assert edgetune("verify", out).code == 0
+    smaller = f"{ran.json['cost']['peak_bytes'] - 1}B"
+    again = edgetune("replan", out, "--memory", smaller, "--out", tmp_path / "again", "--json")
+    assert again.code == 0, again.err
+    assert again.json["dropped"]
+    assert edgetune("verify", tmp_path / "again").code == 0
