@@ -18,6 +18,8 @@ from edgetune.runtime.self_test import (
 )
 from edgetune.runtime.session import Arrays, TrainingSession
 
+WHOLE_BUNDLE = "the whole bundle"
+
 
 def record_trimmed(
     session: TrainingSession, recorded: SelfTest, kept: tuple[str, ...], values: Arrays | None
@@ -38,6 +40,7 @@ def record_trimmed(
         loss,
         {name: gradients[name] for name in kept},
         _updates(session, kept),
+        WHOLE_BUNDLE,
     )
 
 

@@ -146,6 +146,7 @@ def test_it_is_a_bundle_like_any_other(
     out = trimmed(name, tmp_path, *patterns)
     ran = edgetune("verify", out)
     assert ran.code == 0, ran.err
+    assert "gradients and updates agree with the whole bundle (" in ran.out
     manifest, _ = read_manifest(out)
     check_digests(out, manifest.digests)
     assert set(manifest.digests) == set(digests_of(out))
@@ -370,6 +371,16 @@ def test_a_prefix_in_8_bits_may_not_grow(tmp_path: Path) -> None:
     check_trimmable(rounded, part_of(manifest.plan, "fc2.bias"), graph)
     with pytest.raises(UsageError, match="only an export can round"):
         check_trimmable(rounded, part_of(manifest.plan, "head.*"), graph)
+
+
+def test_a_trimmed_bundle_that_computes_something_else_says_than_what(tmp_path: Path) -> None:
+    out = trimmed(NAME, tmp_path, "head.*")
+    (out / UPDATE).write_bytes((out / UPDATE).read_bytes().replace(b"Sqrt", b"Relu"))
+    manifest, _ = read_manifest(out)
+    write_manifest(out, replace(manifest, digests=digests_of(out)))
+    part = "of head.weight differs from the whole bundle's"
+    assert_one_error(edgetune("verify", out), 6, "fails its self-test here", part)
+    assert "computes something else than the whole bundle" in edgetune("doctor", out).out
 
 
 def test_a_bundle_that_fails_its_own_self_test_is_not_trimmed(tmp_path: Path) -> None:
