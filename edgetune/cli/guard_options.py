@@ -47,6 +47,12 @@ def add_guard_options(parser: argparse.ArgumentParser) -> None:
         "--memory", help="of the whole process, data included, such as 200MiB; else exit code 20"
     )
     group.add_argument("--energy", help="of this call, such as 500J or 2Wh; exit code 21")
+    group.add_argument(
+        "--replan",
+        action="store_true",
+        help="end the run with code 21, while energy is left, when its steps take over 20 %% more "
+        "than planned and --energy will not last; the commands that go on within it are said",
+    )
     group.add_argument("--seconds", help="of this call, such as 30min; exit code 22")
     group.add_argument(
         "--temperature", help="pause above it, such as 80C; exit code 23 when that does not help"

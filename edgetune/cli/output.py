@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgetune.nouns.plain import to_plain
@@ -28,3 +29,9 @@ def table(rows: Iterable[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def beside(bundle: Path, suffix: str) -> Path:
+    """A file beside the bundle's folder, named after it."""
+    whole = bundle.resolve()
+    return whole.with_name(whole.name + suffix)

@@ -13,7 +13,8 @@ from edgetune.cli.guard_options import (
     limits_from,
     meter_from,
 )
-from edgetune.cli.output import add_json_option, print_json
+from edgetune.cli.output import add_json_option, beside, print_json
+from edgetune.cli.replan_advice import forecast_from, replan_advice
 from edgetune.data.dataset import load_data
 from edgetune.errors import UsageError
 from edgetune.files.atomic import check_writable
@@ -103,12 +104,6 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(run=_run)
 
 
-def beside(bundle: Path, suffix: str) -> Path:
-    """A file beside the bundle's folder, named after it."""
-    whole = bundle.resolve()
-    return whole.with_name(whole.name + suffix)
-
-
 def _run(options: argparse.Namespace) -> int:
     check_guard_options(options)
     checkpoint = options.checkpoint or beside(options.bundle, ".checkpoint")
@@ -148,11 +143,12 @@ def _run(options: argparse.Namespace) -> int:
     # Of the values before the training only digests are kept, so that none is held twice.
     base, shares = fingerprints(session.values(copy=False)), manifest.plan.selection.shares
     limits = limits_from(options, manifest, data_bytes)
+    ahead = forecast_from(options, limits, manifest, len(train), checkpoint)
     may_end_early = limits.energy_joules is not None or limits.seconds is not None
     config = replace(config, keep_best=may_end_early)
     with (
         meter_from(options, limits, manifest) as meter,
-        open_watch(limits, lambda: session.manifest, data_bytes, meter) as watch,
+        open_watch(limits, lambda: session.manifest, data_bytes, meter, ahead=ahead) as watch,
     ):
         result = Trainer(session, config, watch).fit(train, validation, resume=options.resume)
         energy = watch.energy() if watch.energy else None
@@ -161,9 +157,10 @@ def _run(options: argparse.Namespace) -> int:
         write_changes(out, base, session.values(copy=False), session.digest, shares)
     written = {"delta": str(out) if result.steps else None, "checkpoint": str(checkpoint)}
     kept = cache.kept() if cache else None
+    advice = replan_advice(options, ahead, result, len(train), manifest, checkpoint)
     if options.json:
         told = {"result": result, "data_bytes": data_bytes, "limits": limits, "energy": energy}
-        print_json({**told, **written, "features": kept})
+        print_json({**told, **written, "features": kept, "replan": advice})
     else:
         print(_describe(result, data_bytes, energy))
         size = f"{out} ({format_bytes(out.stat().st_size)})" if result.steps else None
@@ -171,6 +168,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"checkpoint   {checkpoint}")
         if kept:
             print(f"features     of {kept.samples:,} samples are kept ({format_bytes(kept.bytes)})")
+        for label, command in zip(("to go on", ""), advice, strict=False):
+            print(f"{label:12} {command}")
     return 0 if stop is None else STOP_EXIT_CODES[stop.budget]
 
 

@@ -24,13 +24,14 @@ def add_to(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     session = open_as_exported(options.bundle)
-    report = run_self_test(session, read_self_test(options.bundle))
+    recorded = read_self_test(options.bundle)
+    report = run_self_test(session, recorded)
     if options.json:
         print_json({"report": report, "files": len(session.manifest.digests)})
     raise_all(BundleError, f"{options.bundle} fails its self-test here", report.problems)
     if not options.json:
         print(
             f"{options.bundle}: {len(session.manifest.digests)} files have their digests; loss, "
-            f"gradients and updates agree with PyTorch ({report.loss:.1%}, {report.gradients:.1%} "
-            f"and {report.updates:.1%} of what is tolerated)"
+            f"gradients and updates agree with {recorded.reference} ({report.loss:.1%}, "
+            f"{report.gradients:.1%} and {report.updates:.1%} of what is tolerated)"
         )

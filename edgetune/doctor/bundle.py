@@ -51,13 +51,15 @@ def _runs(folder: Path, manifest: Manifest, digest: str) -> Finding:
     """By its self-test: loss, gradients and updates."""
     try:
         session = open_checked(folder, manifest, digest)
-        report = run_self_test(session, read_self_test(folder))
+        recorded = read_self_test(folder)
+        report = run_self_test(session, recorded)
     except EdgetuneError as error:
         return Finding("bundle runs", "problem", f"{manifest.format}: no", str(error))
+    reference = recorded.reference
     if report.problems:
-        found = f"{manifest.format}: it computes something else than PyTorch"
+        found = f"{manifest.format}: it computes something else than {reference}"
         return Finding("bundle runs", "problem", found, "; ".join(report.problems))
-    return Finding("bundle runs", "ok", f"{manifest.format}; its self-test agrees with PyTorch")
+    return Finding("bundle runs", "ok", f"{manifest.format}; its self-test agrees with {reference}")
 
 
 def memory_finding(manifest: Manifest, files: MemoryFiles) -> Finding:

@@ -79,6 +79,13 @@ def _attribute(name: str, value: Attribute) -> Chunks:
     return [*message, *several, *integer_field(20, _INTS)]
 
 
+def value_info(name: str, like: Array | None) -> Chunks:
+    """A ValueInfoProto of an array like that one; without one, of a type left to be inferred."""
+    if like is None:
+        return text_field(1, name)
+    return _value(name, data_type_of(like), like.shape)
+
+
 def _value(name: str, data_type: int, shape: Sequence[int] | None) -> Chunks:
     """A ValueInfoProto; without a shape where onnxruntime shall infer it."""
     tensor = integer_field(1, data_type)

@@ -154,6 +154,19 @@ def new_tensor(name: str, array: Array) -> Chunks:
     return [*head, *bytes_field(_RAW_DATA, [raw_bytes(array)])]
 
 
+def external_tensor(name: str, array: Array, location: str, offset: int) -> Chunks:
+    """A TensorProto of this name whose data, those of `array`, lie in another file.
+
+    location: that file, beside the model. offset: where they start, in bytes.
+    """
+    result = [chunk for size in array.shape for chunk in integer_field(_DIMS, size)]
+    result += [*integer_field(_DATA_TYPE, data_type_of(array)), *text_field(_NAME, name)]
+    for key, value in (("location", location), ("offset", offset), ("length", array.nbytes)):
+        entry = [*text_field(1, key), *text_field(2, str(value))]
+        result += bytes_field(_EXTERNAL_DATA, entry)
+    return [*result, *integer_field(_DATA_LOCATION, _EXTERNAL)]
+
+
 def data_type_of(array: Array) -> int:
     """The TensorProto.DataType of an array, whose dtype must be in DTYPES."""
     return next(key for key, dtype in DTYPES.items() if dtype.name == array.dtype.name)

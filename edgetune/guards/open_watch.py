@@ -11,6 +11,7 @@ from edgetune.errors import UsageError
 from edgetune.guards.battery import BatteryGuard, open_batteries
 from edgetune.guards.deadline import TimeGuard
 from edgetune.guards.energy import EnergyGuard
+from edgetune.guards.forecast import Forecast, ForecastGuard
 from edgetune.guards.guard import Guard
 from edgetune.guards.limits import Limits
 from edgetune.guards.memory import MemoryGuard, StepPeak
@@ -34,13 +35,15 @@ def open_watch(
     root: Path = Path("/"),
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    ahead: Forecast | None = None,
 ) -> Iterator[Watch]:
     """A watch that holds `limits`; within the block `meter`, if there is one, is sampled.
 
     Memory is always guarded: without a budget of its own by what a cgroup or the machine has.
 
     manifest: that of the session as it is now. data_bytes: the data sets that the process holds.
-    root: above /proc and /sys. clock, sleep: as of `Watch`.
+    root: above /proc and /sys. clock, sleep: as of `Watch`. ahead: if given, the run also ends
+    once it is foreseen that its energy will not last.
     Raises UsageError when energy or power is bounded without a meter, MeterError when the meter
     cannot be read, DeviceError when a thermometer or battery is bounded that is not there.
     """
@@ -64,6 +67,8 @@ def open_watch(
         begun = sampler.mark()
         used = lambda: sampler.energy_since(begun)  # noqa: E731 - one line says what it is
         if limits.energy_joules is not None:
+            if ahead is not None:
+                guards.append(ForecastGuard(limits.energy_joules, used, ahead))
             guards.append(EnergyGuard(limits.energy_joules, used, plan.cost.joules))
         if limits.power_watts is not None:
             guards.append(PowerGuard(limits.power_watts, PowerWindow(used)))

@@ -67,6 +67,17 @@ def scores_of_candidates(graph: StepGraph, given: Mapping[str, float]) -> dict[s
     return found
 
 
+def scores_of_what_is_there(
+    graph: StepGraph, plan: UpdatePlan, scores: Mapping[str, float], given: Mapping[str, float]
+) -> dict[str, float]:
+    """Those of `scores` that a bundle of `plan` can go on with: no share in a tensor's place.
+
+    given: the names that somebody asked for; one of these is kept also where it is not trained.
+    """
+    trained = {candidate.name for candidate in graph.selected(plan.selection)}
+    return {name: score for name, score in scores.items() if name in trained or name in given}
+
+
 def train_patterns(names: Sequence[str], graph: StepGraph) -> list[str]:
     """Few patterns for --train that select the candidates `names`, and no others of `graph`."""
     parameters = [c.name for c in graph.candidates if c.share is None]

@@ -32,6 +32,9 @@ LEARNING_RATE = 1e-3
 CLIP_NORMS = (None, None, 1.0)  # one per recorded update
 _KEPT_ELEMENTS = 1024
 
+PYTORCH = "PyTorch"
+_REFERENCE = "reference"  # in the file only where it is another
+
 
 @dataclass(frozen=True, eq=False)
 class SelfTest:
@@ -40,12 +43,14 @@ class SelfTest:
     batch: one micro-batch. loss, gradients: of the initial values, by PyTorch autograd.
     updates: values after each of three torch.optim updates with `synthetic_gradients`.
     Tensors may be thinned: flat, every k-th element, at most 1,024 of them.
+    reference: who computed it; another than PyTorch agreed with PyTorch itself.
     """
 
     batch: MicroBatch
     loss: float
     gradients: Mapping[str, Array]
     updates: tuple[Mapping[str, Array], ...]
+    reference: str = PYTORCH
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def run_self_test(session: TrainingSession, recorded: SelfTest) -> SelfTestRepor
     allowed = looser * LOSS_RELATIVE * max(abs(recorded.loss), 1e-3)
     loss_share = abs(loss - recorded.loss) / allowed
     if not loss_share <= 1:
-        problems.append(f"the loss is {loss:.7g}, PyTorch's is {recorded.loss:.7g}")
+        problems.append(f"the loss is {loss:.7g}, {recorded.reference}'s is {recorded.loss:.7g}")
     gradient_share = _compare_gradients(session.gradients(), recorded.gradients, looser, problems)
     session.discard()
     update_share = _compare_updates(session, recorded, problems)
@@ -121,7 +126,8 @@ def _compare_updates(session: TrainingSession, recorded: SelfTest, problems: lis
             allowed = UPDATE_RELATIVE * change + _FP32_ROUNDING * np.maximum(np.abs(reference), 1)
             share = float((np.abs(found - reference) / allowed).max(initial=0.0))
             if not share <= 1:
-                problems.append(f"update {number + 1} of {name} differs from torch.optim's")
+                whose = "torch.optim" if recorded.reference == PYTORCH else recorded.reference
+                problems.append(f"update {number + 1} of {name} differs from {whose}'s")
             worst = max(worst, share)
         previous = current
     return worst
@@ -143,6 +149,8 @@ def write_self_test(folder: Path, recorded: SelfTest) -> None:
     arrays.update({f"gradient:{name}": thin(g) for name, g in recorded.gradients.items()})
     for number, values in enumerate(recorded.updates):
         arrays.update({f"update{number}:{name}": thin(v) for name, v in values.items()})
+    if recorded.reference != PYTORCH:
+        arrays[_REFERENCE] = np.frombuffer(recorded.reference.encode(), np.uint8)
     (folder / SELF_TEST).write_bytes(npz_bytes(arrays))
 
 
@@ -152,11 +160,13 @@ def read_self_test(folder: Path) -> SelfTest:
     try:
         arrays = read_npz(path)
         scale, loss = arrays["scale"], float(arrays["loss"])
+        named = _REFERENCE in arrays
+        reference = arrays[_REFERENCE].tobytes().decode() if named else PYTORCH
     except (ValueError, KeyError) as error:
         raise BundleError(f"cannot read {path}: {error}; copy the bundle again") from error
     updates = tuple(_with_prefix(arrays, f"update{n}:") for n in range(len(CLIP_NORMS)))
     batch = MicroBatch(_with_prefix(arrays, "input:"), _with_prefix(arrays, "target:"), scale)
-    return SelfTest(batch, loss, _with_prefix(arrays, "gradient:"), updates)
+    return SelfTest(batch, loss, _with_prefix(arrays, "gradient:"), updates, reference)
 
 
 def _with_prefix(arrays: Arrays, prefix: str) -> dict[str, Array]:

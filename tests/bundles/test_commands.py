@@ -118,6 +118,7 @@ def test_train_prints_json_and_logs_lines(tmp_path: Path) -> None:
     ran = train("regression", tmp_path, "--json", "--log", tmp_path / "log", "--epochs", "3")
     assert (ran.code, ran.err) == (0, "")
     keys = {"result", "data_bytes", "features", "limits", "energy", "delta", "checkpoint"}
+    keys.add("replan")
     assert set(ran.json) == keys
     result = ran.json["result"]
     assert (result["epochs"], result["steps"], result["stopped_early"]) == (3, 9, False)

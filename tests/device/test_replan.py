@@ -27,7 +27,11 @@ from edgetune.nouns.selection import Selection
 from edgetune.nouns.signature import Signature
 from edgetune.nouns.step_graph import StepGraph
 from edgetune.planning.choose import choose
-from edgetune.planning.replan import scores_of_candidates, train_patterns
+from edgetune.planning.replan import (
+    scores_of_candidates,
+    scores_of_what_is_there,
+    train_patterns,
+)
 from edgetune.planning.step_cost import StepCosts
 from tests.bundles.support import assert_one_error, edgetune, listing, subprocess_environment
 from tests.device.planned_cases import random_case
@@ -194,6 +198,50 @@ def test_planning_again_needs_no_torch_and_training_no_solver(bundle: Path) -> N
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+# measured energy ------------------------------------------------------------------------------
+
+
+def energy_of(bundle: Path, path: Path, *options: str) -> Any:
+    ran = edgetune("replan", bundle, "--scores", path, *options, "--json")
+    assert ran.code == 0, ran.err
+    return ran.json
+
+
+def test_predictions_of_energy_are_off_by_the_factor_that_was_measured(
+    bundle: Path, tmp_path: Path
+) -> None:
+    path = scores_file(tmp_path, FRESH)
+    predicted = plan_of(Selection(tuple(WHOLE[:2])), {}).cost.joules
+    assert predicted is not None
+    everything = energy_of(bundle, path)
+    bound = everything["cost"]["joules"] * 0.9
+    cheap = energy_of(bundle, path, "--energy-per-step", f"{bound}J")
+    # Twice the energy within twice the budget is the same plan, and within the same a smaller one.
+    twice = ("--measured-energy-per-step", f"{2 * predicted}J", "--energy-per-step")
+    same = energy_of(bundle, path, *twice, f"{2 * bound}J")
+    smaller = energy_of(bundle, path, *twice, f"{bound}J")
+    assert same["selection"] == cheap["selection"]
+    assert same["cost"]["joules"] == pytest.approx(2 * cheap["cost"]["joules"])
+    assert same["budget"]["energy_joules"] == pytest.approx(2 * bound)
+    assert smaller["cost"]["joules"] <= bound < everything["cost"]["joules"]
+    assert smaller["objective"] < cheap["objective"] < everything["objective"]
+    halves = {name: 2 if "energy" in name else 1 for name in cheap["prices"]}
+    assert 2 in halves.values()
+    for name, price in cheap["prices"].items():
+        assert same["prices"][name] == pytest.approx(price / halves[name])
+
+
+def test_as_much_as_was_predicted_changes_nothing(bundle: Path, tmp_path: Path) -> None:
+    path = scores_file(tmp_path, FRESH)
+    predicted = plan_of(Selection(tuple(WHOLE[:2])), {}).cost.joules
+    run = ("--energy-per-run", "1kJ", "--steps", "1000")
+    expected = energy_of(bundle, path, *run)
+    found = energy_of(bundle, path, *run, "--measured-energy-per-step", f"{predicted!r}J")
+    assert found["selection"] == expected["selection"]
+    assert found["cost"]["joules"] == pytest.approx(expected["cost"]["joules"])
+    assert found["budget"] == pytest.approx(expected["budget"])
+
+
 # errors ---------------------------------------------------------------------------------------
 
 
@@ -206,6 +254,18 @@ def test_planning_again_needs_no_torch_and_training_no_solver(bundle: Path) -> N
         pytest.param(["--steps", "9"], 2, ["--steps counts the updates of"], id="steps"),
         pytest.param(["--energy-per-run", "9J"], 2, ["give --steps, such as 1000"], id="run"),
         pytest.param(["--gap", "1.5"], 2, ["--gap is 1.5: expected a share"], id="gap"),
+        pytest.param(
+            ["--measured-energy-per-step", "1J", "--device", "generic-x86"],
+            5,
+            ["the profile of generic-x86 predicts no energy"],
+            id="measured-energy-of-an-unknown-power",
+        ),
+        pytest.param(
+            ["--measured-energy-per-step", "0J"],
+            2,
+            ["cannot use the quantity '0J'"],
+            id="no-joule",
+        ),
         pytest.param(["--scores", "none.json"], 3, ["cannot read the scores"], id="no-file"),
     ],
 )
@@ -319,3 +379,15 @@ def test_few_patterns_select_exactly_what_was_chosen(
     whole = [name for name in chosen if ":" not in name]
     matched = [n for n in NAMES if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
     assert matched == whole
+
+
+def test_a_bundle_goes_on_with_what_it_trains_and_with_what_was_asked_for_by_name() -> None:
+    share = next(c for c in GRAPH.candidates if c.share is not None)
+    plan = plan_of(Selection((share.parameter,)), {})
+    given = {share.parameter: 8.0}
+    scores = scores_of_candidates(GRAPH, given)
+    assert share.name in scores
+    assert scores_of_what_is_there(GRAPH, plan, scores, given) == given
+    asked = {**given, share.name: 1.0}
+    scores = scores_of_candidates(GRAPH, asked)
+    assert scores_of_what_is_there(GRAPH, plan, scores, asked) == asked

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from edgetune.files.frozen_tensors import ALIGNMENT_BYTES, INLINE_BYTES
 from edgetune.nouns.bundle_names import FROZEN
-
-# Where each tensor starts: a multiple of this, so that it can be mapped and used in place.
-_ALIGNMENT = 64
-# Smaller tensors stay inside the graphs: shapes and axes must be there when ORT infers shapes.
-_INLINE_BYTES = 1024
 
 
 class WeightsFile:
@@ -29,10 +25,10 @@ class WeightsFile:
     def _moved(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         """`tensor` as it stands in a graph: a reference into the file, or itself when small."""
         data = tensor.raw_data
-        if len(data) < _INLINE_BYTES:
+        if len(data) < INLINE_BYTES:
             return tensor
         if data not in self._places:
-            padding = -self._size % _ALIGNMENT
+            padding = -self._size % ALIGNMENT_BYTES
             self._chunks += [b"\0" * padding, data]
             self._places[data] = (self._size + padding, len(data))
             self._size += padding + len(data)
