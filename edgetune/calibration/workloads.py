@@ -33,7 +33,7 @@ class Workload:
 
     measures: a key of `flops_per_second`, or MOVING, or DISPATCH. graph: the bundle's graph whose
     session options it runs with. amount: floating-point operations, or bytes read and written; of
-    DISPATCH operators. operators: of the graph.
+    DISPATCH operators. operators: of the graph. copies: how often it does the same.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Workload:
     results: tuple[str, ...]
     amount: float
     operators: int
+    copies: int
 
 
 @dataclass
@@ -111,7 +112,8 @@ class _Graph:
         results = tuple(_copied(self.last, copy) for copy in range(copies))
         model = onnx_model(nodes, feeds, results, self.constants)
         amount = copies * self.amount
-        return Workload(name, measures, graph, model, feeds, results, amount, len(nodes))
+        count = len(nodes)
+        return Workload(name, measures, graph, model, feeds, results, amount, count, copies)
 
 
 def _copied(name: str, copy: int) -> str:
@@ -140,7 +142,8 @@ def _convolutions() -> Iterator[Workload]:
         ("3x3, 3 channels", "convolution", (4, 3, 96, 96), (32, 3, 3, 3), 2, 1, 1),
         ("1x1, 96 channels", "pointwise", (4, 96, 24, 24), (144, 96, 1, 1), 1, 0, 1),
         ("1x1, 320 channels", "pointwise", (4, 320, 6, 6), (1280, 320, 1, 1), 1, 0, 1),
-        ("of a weight", "convolution", (64, 8, 18, 18), (64, 8, 16, 16), 1, 0, 1),
+        ("of a weight, 64 channels", "convolution", (64, 8, 18, 18), (64, 8, 16, 16), 1, 0, 1),
+        ("of a weight, 256 channels", "convolution", (256, 4, 8, 8), (256, 4, 6, 6), 1, 0, 1),
         ("3x3, 96 channels", "depthwise", (4, 96, 24, 24), (96, 1, 3, 3), 1, 1, 96),
         ("3x3, 384 channels", "depthwise", (4, 384, 6, 6), (384, 1, 3, 3), 1, 1, 384),
         ("of a weight, 96 channels", "depthwise", (1, 384, 26, 26), (384, 1, 24, 24), 1, 0, 384),
