@@ -29,6 +29,7 @@ from edgetune_exporters.factory import Example, load_example
 from edgetune_exporters.make_plan import make_plan
 from memory_cgroup import ROOT, forget, group
 from memory_truth import write_data
+from results import BENCH, write_results
 
 from edgetune.files.device_profiles import load_profile
 from edgetune.nouns.budget import Budget
@@ -38,7 +39,7 @@ from edgetune.nouns.plan_request import PlanRequest
 MIB = 2**20
 EPOCHS = 3
 KILLED = -9
-OUT = ROOT / "build" / "bench" / "device_triples.json"
+OUT = BENCH / "device_triples.json"
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,9 @@ def _print(row: Row) -> None:
 
 def _keep(rows: list[Row]) -> None:
     """Put the rows into the JSON, over those of the same triples."""
-    OUT.parent.mkdir(parents=True, exist_ok=True)
     earlier = json.loads(OUT.read_text()) if OUT.exists() else []
     found = {(r["device"], r["model"]): r for r in (*earlier, *map(asdict, rows))}
-    OUT.write_text(json.dumps(list(found.values()), indent=1) + "\n")
+    write_results("device_triples", list(found.values()))
 
 
 def main() -> int:

@@ -13,7 +13,6 @@ process is killed.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import sys
@@ -28,6 +27,7 @@ from edgetune_exporters.factory import Example, load_example
 from edgetune_exporters.make_plan import Variants, plan_for
 from edgetune_exporters.request_importance import request_importance
 from memory_cgroup import ROOT, group, start
+from results import write_results
 
 from edgetune.errors import BudgetError
 from edgetune.files.device_profiles import load_profile
@@ -180,9 +180,7 @@ def main() -> int:
         f"median {median:.3f}; {sum(r > 1 for r in ratios)} above the prediction; "
         f"{killed} killed at a limit of the prediction"
     )
-    build = ROOT / "build" / "bench"
-    build.mkdir(parents=True, exist_ok=True)
-    (build / "memory_truth.json").write_text(json.dumps(rows, indent=1) + "\n")
+    write_results("memory_truth", rows)
     return int(max(ratios) > 1 or min(ratios) == 0 or not median >= 0.9 or killed > 0)
 
 

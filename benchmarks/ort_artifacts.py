@@ -8,19 +8,16 @@ of today's onnx are not loaded.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 from edgetune_exporters.factory import Example
-
-_MAX_IR_VERSION = 10  # of onnxruntime-training 1.19.2
+from edgetune_exporters.ort_training import quiet_native_log
+from edgetune_exporters.ort_training_checks import MAX_IR_VERSION
 
 
 def write_artifacts(
@@ -31,7 +28,7 @@ def write_artifacts(
     from onnxruntime.training import artifacts  # noqa: PLC0415
 
     model = _forward_graph(example, input_names, folder / "forward.onnx")
-    with _quiet():
+    with quiet_native_log():
         artifacts.generate_artifacts(
             model,
             requires_grad=trainable,
@@ -42,7 +39,7 @@ def write_artifacts(
     for name in ("training_model", "eval_model", "optimizer_model"):
         path = folder / f"{name}.onnx"
         generated = onnx.load(path)
-        generated.ir_version = min(generated.ir_version, _MAX_IR_VERSION)
+        generated.ir_version = min(generated.ir_version, MAX_IR_VERSION)
         onnx.save(generated, path)
 
 
@@ -63,18 +60,5 @@ def _forward_graph(example: Example, input_names: Sequence[str], path: Path) -> 
         )
     model = onnx.load(path)
     path.unlink()
-    model.ir_version = min(model.ir_version, _MAX_IR_VERSION)
+    model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Send file descriptor 2 away: the generator logs every pass there, from C++."""
-    saved = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as sink:
-            os.dup2(sink.fileno(), 2)
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)

@@ -13,7 +13,6 @@ Exit code 1 when a plan is not proven optimal, or takes over 10 s of the process
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -25,6 +24,7 @@ from edgetune_exporters.factory import load_example
 from edgetune_exporters.make_plan import Variants
 from edgetune_exporters.request_importance import request_importance
 from report import table
+from results import write_results
 
 from edgetune.files.device_profiles import load_profile
 from edgetune.nouns.budget import Budget
@@ -178,10 +178,7 @@ def main() -> int:
         f"{max(plan.processor_seconds for plan in plans):.2f} s of the processor, "
         f"{max(plan.elapsed_seconds for plan in plans):.2f} s elapsed"
     )
-    build = ROOT / "build" / "bench"
-    build.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(plan) for plan in plans]
-    (build / "plan_speed.json").write_text(json.dumps(rows, indent=1) + "\n")
+    write_results("plan_speed", [asdict(plan) for plan in plans])
     return int(bool(slow or open_))
 
 

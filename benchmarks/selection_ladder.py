@@ -12,7 +12,6 @@ selection_ladder.json. Exit code 1 when a measured column falls by more than its
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from report import table
+from results import write_results
 from scipy.stats import spearmanr
 from step_bundles import BATCH, ROOT, WorkloadFiles, sources_digest
 from step_processes import Measured, Start, measure
@@ -165,10 +165,7 @@ def main() -> int:
     if len(predicted) == len(rungs):
         print(f", time {spearmanr(predicted, [r.seconds for r in rungs]).statistic:.3f}", end="")
     print()
-    build = ROOT / "build" / "bench"
-    build.mkdir(parents=True, exist_ok=True)
-    rows = [vars(rung) for rung in rungs]
-    (build / "selection_ladder.json").write_text(json.dumps(rows, indent=1) + "\n")
+    write_results("selection_ladder", [vars(rung) for rung in rungs])
     return int(bool(slower or larger))
 
 

@@ -17,13 +17,13 @@ time in place of time.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from results import BENCH, write_results
 from step_bundles import BATCH, ROOT, WorkloadFiles, sources_digest, step_flops
 from step_plot import write_step_plot
 from step_processes import MALLOC_KEPT, SLEEPING_THREADS, Measured, Start, measure
@@ -191,16 +191,13 @@ def main() -> int:
     if any(goal.workload in by_workload for goal in GOALS):
         print(f"\n{goals_table(by_workload)}")
     rows = [row for name, results in by_workload.items() for row in json_rows(name, results)]
-    build = ROOT / "build" / "bench"
-    build.mkdir(parents=True, exist_ok=True)
     machine = f"{cpu_name()}, {cores()} cores"
     if options.processor_time:
         machine += ", processor time of one thread"
-    text = json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n"
-    (build / "step_speed.json").write_text(text)
+    write_results("step_speed", {"machine": machine, "rows": rows})
     measured = {name: results for name, results in by_workload.items() if results}
     if measured:
-        write_step_plot(measured, build / "step_speed.svg")
+        write_step_plot(measured, BENCH / "step_speed.svg")
     return 0
 
 

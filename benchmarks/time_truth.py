@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from results import write_results
+
 ROOT = Path(__file__).resolve().parent.parent
 LARGE = ("mobilenet_v2", "resnet50", "minilm_l6", "vit_small")
 BATCH = 8
@@ -210,9 +212,7 @@ def main() -> int:
             f"{row.name:36} {row.predicted_seconds * 1e3:9.1f} ms {row.median_seconds * 1e3:9.1f} "
             f"ms {row.ratio:7.2f} {row.spread:7.0%} {row.rounds}"
         )
-    build = ROOT / "build" / "bench"
-    build.mkdir(parents=True, exist_ok=True)
-    (build / "time_truth.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_results("time_truth", found)
     return _judge(rows)
 
 

@@ -45,7 +45,7 @@ def time_workloads(
     runs = {f"{w.measures}: {w.name}": _runner(onnxruntime, w) for w in workloads}
     found = interleaved(runs, within_seconds, clock, progress)
     return [
-        Timed(w.name, w.measures, w.amount / w.copies, replace(d, seconds=d.seconds / w.copies))
+        Timed(w.name, w.measures, w.amount, replace(d, seconds=d.seconds / w.copies))
         for w, d in zip(workloads, found.values(), strict=True)
     ]
 

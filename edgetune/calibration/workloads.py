@@ -32,8 +32,9 @@ class Workload:
     """A graph to be timed.
 
     measures: a key of `flops_per_second`, or MOVING, or DISPATCH. graph: the bundle's graph whose
-    session options it runs with. amount: floating-point operations, or bytes read and written; of
-    DISPATCH operators. operators: of the graph. copies: how often it does the same.
+    session options it runs with. copies: how often it does the same. amount: floating-point
+    operations of one copy, or bytes read and written; of DISPATCH operators. operators: of the
+    graph.
     """
 
     name: str
@@ -111,9 +112,8 @@ class _Graph:
         ]
         results = tuple(_copied(self.last, copy) for copy in range(copies))
         model = onnx_model(nodes, feeds, results, self.constants)
-        amount = copies * self.amount
         count = len(nodes)
-        return Workload(name, measures, graph, model, feeds, results, amount, count, copies)
+        return Workload(name, measures, graph, model, feeds, results, self.amount, count, copies)
 
 
 def _copied(name: str, copy: int) -> str:

@@ -23,7 +23,7 @@ from edgetune.errors import BundleError, nearest, raise_all
 from edgetune.files.atomic import new_file
 from edgetune.files.onnx_tensor import raw_bytes
 from edgetune.files.onnx_weights import read_initializers, read_model, write_with_initializers
-from edgetune.files.safetensors_stream import encode_header, tensor_chunks
+from edgetune.files.safetensors_stream import write_tensors
 from edgetune.nouns.candidate import Share
 from edgetune.nouns.loss import Array
 from edgetune.nouns.plain import from_plain, to_plain
@@ -250,9 +250,7 @@ def _write(path: Path, delta: Delta) -> None:
     if not delta.shares:
         del plain["shares"]  # which schema 1 did not know
     with new_file(path) as file:
-        file.write(encode_header(delta.tensors, {_METADATA_KEY: _to_json(plain)}))
-        for chunk in tensor_chunks(delta.tensors):
-            file.write(chunk)
+        write_tensors(file, delta.tensors, {_METADATA_KEY: _to_json(plain)})
 
 
 def _content(delta: Delta) -> str:

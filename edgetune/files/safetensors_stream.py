@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -77,6 +77,13 @@ def tensor_chunks(arrays: Mapping[str, Array]) -> Iterator[memoryview]:
         )
         for chunk in chunks:
             yield np.ascontiguousarray(chunk).data
+
+
+def write_tensors(file: BinaryIO, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write the whole of a file. Raises what `encode_header` does."""
+    file.write(encode_header(arrays, metadata))
+    for chunk in tensor_chunks(arrays):
+        file.write(chunk)
 
 
 def read_header(file: BufferedReader, size_bytes: int) -> bytes:

@@ -19,7 +19,7 @@ from edgetune.files.bundle import digests_of, write_manifest
 from edgetune.files.frozen_tensors import INLINE_BYTES, append_tensors
 from edgetune.files.onnx_trim import freeze_inputs, join_models, trim_model, without_inputs
 from edgetune.files.onnx_weights import read_model
-from edgetune.files.safetensors_stream import encode_header, read_file, tensor_chunks
+from edgetune.files.safetensors_stream import read_file, write_tensors
 from edgetune.nouns.bundle_names import (
     ACCUMULATED,
     COSTS,
@@ -213,9 +213,7 @@ def _whole_tensors(whole: _Whole, present: Arrays) -> dict[str, Array]:
 
 def _write_state(path: Path, values: Arrays) -> None:
     with path.open("wb") as file:
-        file.write(encode_header(values, {}))
-        for chunk in tensor_chunks(values):
-            file.write(chunk)
+        write_tensors(file, values, {})
 
 
 def _keep_file(source: Path, target: Path) -> None:

@@ -90,7 +90,7 @@ def _generate(
             weight_decay=optimizer.weight_decay,
         )
     try:
-        with _quiet_native_log():
+        with quiet_native_log():
             # Frozen tensors are in neither list: they stay constants, which ORT prepares once.
             artifacts.generate_artifacts(
                 model,
@@ -123,7 +123,7 @@ def _generator() -> tuple[Any, Any]:
 
 
 @contextmanager
-def _quiet_native_log() -> Iterator[None]:
+def quiet_native_log() -> Iterator[None]:
     """Send file descriptor 2 away: the generator logs every pass at level INFO, fixed in C++.
 
     What goes wrong arrives as an exception, so nothing is lost.

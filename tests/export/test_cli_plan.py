@@ -18,6 +18,7 @@ from tests.bundles.support import assert_one_error, edgetune, listing
 
 MLP = Path(__file__).resolve().parents[1] / "zoo" / "mlp.py"
 MODEL = f"{MLP}:multi_label"
+HARDSWISH = f"{MLP.with_name('hardswish.py')}:hardswish"
 PI = ("--device", "raspberry-pi-4b-4gb")
 PARAMETERS = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "head.weight", "head.bias"]
 
@@ -112,32 +113,16 @@ def test_a_share_is_asked_for_by_name() -> None:
     assert "             2 shares in/2: " in out
 
 
-ACTIVATIONS = """
-import torch
-from torch import nn
-
-def make():
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Hardswish()]
-    for _ in range(3):
-        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.Hardswish()]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
-    return model, (torch.randn(2, 3, 64, 64), torch.tensor([0, 1])), nn.CrossEntropyLoss()
-"""
-
-
-def test_activations_are_made_again_where_that_lets_more_be_trained(tmp_path: Path) -> None:
-    (tmp_path / "activations.py").write_text(ACTIVATIONS)
-    model = f"{tmp_path / 'activations.py'}:make"
+def test_activations_are_made_again_where_that_lets_more_be_trained() -> None:
     once = ("--batch", "2", "--micro-batch", "2", "--no-shares")
-    free = edgetune("plan", model, *PI, *once, "--json").json
+    free = edgetune("plan", HARDSWISH, *PI, *once, "--json").json
     tight = ("--memory", f"{free['cost']['peak_bytes'] - 1}B")
-    again = edgetune("plan", model, *PI, *once, *tight, "--json").json
-    kept = edgetune("plan", model, *PI, *once, *tight, "--no-recomputation", "--json").json
+    again = edgetune("plan", HARDSWISH, *PI, *once, *tight, "--json").json
+    kept = edgetune("plan", HARDSWISH, *PI, *once, *tight, "--no-recomputation", "--json").json
     assert (free["recomputes"], again["recomputes"], kept["recomputes"]) == (False, True, False)
     assert again["objective"] == pytest.approx(free["objective"])
     assert kept["objective"] < again["objective"]
-    out = edgetune("plan", model, *PI, *once, *tight).out
+    out = edgetune("plan", HARDSWISH, *PI, *once, *tight).out
     assert "adamw; light activations are made again in the backward\n" in out
 
 

@@ -28,6 +28,7 @@ from tests.bundles.support import edgetune
 from tests.export.share_examples import BATCH, CASES, EXAMPLES, Case, batch_of, exported, planned
 
 PORTABLE = ("portable",)
+HARDSWISH = f"{Path(__file__).resolve().parents[1] / 'zoo' / 'hardswish.py'}:hardswish"
 
 
 def part_of(plan: UpdatePlan, kept: tuple[str, ...]) -> UpdatePlan:
@@ -126,23 +127,8 @@ def test_a_prefix_in_8_bits_is_taken_over_as_it_is(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, whole.gradients()["9.weight"])
 
 
-ACTIVATIONS = """
-import torch
-from torch import nn
-
-def make():
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Hardswish()]
-    for _ in range(3):
-        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.Hardswish()]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
-    return model, (torch.randn(2, 3, 64, 64), torch.tensor([0, 1])), nn.CrossEntropyLoss()
-"""
-
-
 def test_less_memory_drops_tensors_also_where_activations_are_made_again(tmp_path: Path) -> None:
-    (tmp_path / "activations.py").write_text(ACTIVATIONS)
-    model = (f"{tmp_path / 'activations.py'}:make", "--device", "raspberry-pi-4b-4gb")
+    model = (HARDSWISH, "--device", "raspberry-pi-4b-4gb")
     model += ("--batch", "2", "--micro-batch", "2")
     free = edgetune("plan", *model, "--no-shares", "--json").json["cost"]["peak_bytes"]
     whole, out = tmp_path / "whole", tmp_path / "trimmed"
