@@ -61,7 +61,7 @@ class Recipe:
 
 RECIPES = {
     "signs": Recipe(2, 16),
-    "banking77": Recipe(2, 16, samples=1000),
+    "banking77": Recipe(3, 16, samples=2000),
     "motion": Recipe(40, 8),
 }
 

@@ -15,7 +15,7 @@ Makers = Mapping[str, Operation]
 # Operators per tensor in the update graph of each kind of optimizer, and how often they read or
 # write as many bytes as the tensor has, leaving out the result of the operator just before, which
 # is in a cache: counted in exporters/edgetune_exporters/portable/update_graph.py.
-UPDATE = {"adamw": (16, 25), "sgd": (6, 10), "sgd-momentum": (8, 14), "sgd-nesterov": (10, 17)}
+UPDATE = {"adamw": (14, 23), "sgd": (6, 10), "sgd-momentum": (8, 14), "sgd-nesterov": (10, 17)}
 
 
 def operation_seconds(

@@ -1,10 +1,10 @@
-"""The frozen prefix's results, which the host holds until the step is over.
+"""The frozen prefix's results, which the host holds from step to step.
 
-The prefix and the tail are two graphs. What the first hands to the second stays alive for the whole
-run of the second, also after its last reader there. Which tensors these are depends on where the
-first trained tensor is read. `Boundary` says so for one such place; the memory of a selection is
-the largest over the places of its candidates, which is never below the true one (that of its
-earliest place), and grows with the selection.
+The prefix and the tail are two graphs. What the first hands to the second lies in memory of its own
+that is there before the first runs, and stays after its last reader in the second. Which tensors
+these are depends on where the first trained tensor is read. `Boundary` says so for one such place;
+the memory of a selection is the largest over the places of its candidates, which is never below the
+true one (that of its earliest place), and grows with the selection.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from edgetune.planning.split import is_light
 
 @dataclass(frozen=True)
 class Held:
-    """A buffer that is held from `start` to the end when any of `users` is selected."""
+    """A buffer that is held throughout when any of `users` is selected."""
 
     buffer: Buffer
-    start: int
     users: int
 
 
@@ -31,7 +30,7 @@ class Held:
 class Boundary:
     """A place where the trained part may begin: the readers of some parameters.
 
-    candidates: those of these parameters. held: what crosses there and is not used to the end.
+    candidates: those of these parameters. held: what crosses there.
     """
 
     candidates: int
@@ -42,7 +41,6 @@ class Boundary:
 class _Place:
     candidates: int
     above: int  # candidates that the readers' other inputs depend on
-    first: int  # the first operation that depends on these parameters
 
 
 def boundaries_of(
@@ -58,15 +56,14 @@ def boundaries_of(
         and not needs.depends_on[b.made_at] & needs.labels
         and b.name not in remade
     ]
-    end = len(graph.operations)
     found = []
     for place in places:
         parallel = [other for other in places if _parallel(place, other)]
         held = []
         for buffer in crossing:
             users = _holders(buffer, place, parallel, needs)
-            if users and buffer.life[-1].stop < end:
-                held.append(Held(buffer, min(buffer.made_at, place.first), users))
+            if users:
+                held.append(Held(buffer, users))
         found.append(Boundary(place.candidates, tuple(held)))
     return tuple(found)
 
@@ -85,7 +82,7 @@ def _places(graph: StepGraph, needs: Needs) -> list[_Place]:
         key = tuple(operations)
         grouped[key] = grouped.get(key, 0) | needs.of_parameter[name]
     return [
-        _Place(candidates, needs.trained_by(operations[0]) & ~candidates, operations[0])
+        _Place(candidates, needs.trained_by(operations[0]) & ~candidates)
         for operations, candidates in grouped.items()
         if operations
     ]

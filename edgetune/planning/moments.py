@@ -89,8 +89,7 @@ class Moments:
             )
         }
         for held in self._boundaries[moment.boundary].held:
-            if held.start <= moment.operation:
-                users[held.buffer.name] = users.get(held.buffer.name, 0) | held.users
+            users[held.buffer.name] = users.get(held.buffer.name, 0) | held.users
         terms: dict[int, int] = {}
         for name, mask in users.items():
             if mask:
@@ -131,7 +130,7 @@ def alive_for(buffer: Buffer, held: Held | None, operation: int) -> int:
     for segment in buffer.life:
         if segment.start <= operation < segment.stop:
             users |= segment.users
-    if held is not None and operation >= held.start:
+    if held is not None:
         users |= held.users
     return users
 
@@ -168,11 +167,9 @@ class _Changes:
     def _held(self, row: int, held: Held) -> Iterator[list[tuple[int, ...]]]:
         """What `held` adds to the buffer's own life: nothing where it is alive anyway."""
         count = held.buffer.bytes
-        yield self._life(row, held.start, self._count, count, held.users)
-        for segment in held.buffer.life:
-            start = max(segment.start, held.start)
-            if start < segment.stop:
-                yield self._life(row, start, segment.stop, -count, held.users, segment.users)
+        yield self._life(row, 0, self._count, count, held.users)
+        for part in held.buffer.life:
+            yield self._life(row, part.start, part.stop, -count, held.users, part.users)
 
     def loads(self, level: Level) -> tuple[list[int], Loads]:
         """The boundaries that a selection may have, and from each the bytes at every moment."""

@@ -11,12 +11,22 @@ from edgetune.errors import DataError
 from edgetune.nouns.bundle_names import NEXT
 from edgetune.runtime.session import Array, Arrays
 
+# Of the tensors that graphs of a bundle hand over.
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
 
 class BoundGraph:
     """A loaded graph and its binding. graph: its name in the bundle, for messages.
 
-    A training step runs its graphs on the same values, slots and gradients every time: to bind
-    hundreds of them takes longer than a small graph itself.
+    A training step runs its graphs on the same values, slots, gradients and results every time: to
+    bind hundreds of them takes longer than a small graph itself. All results have fixed shapes.
     """
 
     def __init__(self, onnxruntime: Any, session: Any, graph: str) -> None:
@@ -26,15 +36,25 @@ class BoundGraph:
         self._outputs = [result.name for result in session.get_outputs()]
         self._binding = session.io_binding()
         self._bound: dict[tuple[str, str], tuple[Array, Any]] = {}
+        self._results = {
+            result.name: np.zeros(result.shape, _TYPES[result.type])
+            for result in session.get_outputs()
+            if not result.name.startswith(NEXT)
+        }
 
     def run(
-        self, passing: Sequence[Arrays], kept: Sequence[Arrays], changed: Arrays
+        self,
+        passing: Sequence[Arrays],
+        kept: Sequence[Arrays],
+        changed: Arrays,
+        run_options: Any = None,
     ) -> dict[str, Array]:
         """Run it; each input from the first of `passing` and `kept` that has it.
 
         passing: what differs from run to run; not held on to. changed: output `next:NAME` is
         written over its array NAME; the graphs are made so that every read of NAME comes before.
-        Returns the other outputs. Raises DataError where an input is in none of them.
+        Returns the other outputs, in memory that the next run writes over. Raises DataError where
+        an input is in none of them.
         """
         held = []  # the memory that the binding points to, until the run is over
         for name in self._inputs:
@@ -47,17 +67,11 @@ class BoundGraph:
             if array is None:
                 raise DataError(f"{self._graph} reads {name!r}, which is not there")
             self._keep("input", name, array, self._binding.bind_ortvalue_input)
-        others = []
         for name in self._outputs:
-            target = changed.get(name.removeprefix(NEXT))
-            if target is None:
-                others.append(name)
-                self._binding.bind_output(name)
-            else:
-                self._keep("output", name, target, self._binding.bind_ortvalue_output)
-        self._session.run_with_iobinding(self._binding)
-        results = dict(zip(self._outputs, self._binding.get_outputs(), strict=True))
-        return {name: results[name].numpy() for name in others}
+            target = self._results[name] if name in self._results else changed[name[len(NEXT) :]]
+            self._keep("output", name, target, self._binding.bind_ortvalue_output)
+        self._session.run_with_iobinding(self._binding, run_options)
+        return self._results
 
     def _keep(self, side: str, name: str, array: Array, bind: Callable[[str, Any], None]) -> None:
         """Bind `name` to the memory of `array` itself, unless it is already."""

@@ -8,15 +8,24 @@ from typing import Any
 from edgetune.errors import BundleError
 from edgetune.nouns.bundle_names import EVALUATE, GRADIENTS, UPDATE
 from edgetune.runtime.allocator import return_freed_buffers
+from edgetune.runtime.shared_arena import SharedArena
 
 
-def load_graph(onnxruntime: Any, path: Path, profile_prefix: str | None = None) -> Any:
+def load_graph(
+    onnxruntime: Any,
+    path: Path,
+    arena: SharedArena | None = None,
+    profile_prefix: str | None = None,
+) -> Any:
     """An InferenceSession of the bundle's graph at `path`. Raises BundleError.
 
-    profile_prefix: if given, onnxruntime times every node, into a file whose name begins so.
+    arena: where its runs allocate, None for the system's memory. profile_prefix: if given,
+    onnxruntime times every node, into a file whose name begins so.
     """
     return_freed_buffers()
     options = session_options(onnxruntime, path.name)
+    if arena is not None:
+        arena.serve(options)
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile_prefix
@@ -30,9 +39,8 @@ def session_options(onnxruntime: Any, graph: str) -> Any:
     """The SessionOptions of a bundle's graph of that name (edgetune.nouns.bundle_names)."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # So that the process holds what the plan predicts: no arena keeps what a step has freed, no
-    # dead buffer waits for a tensor of its shape, and tensors lie in one block, which costs fewer
-    # page faults than a mapping each.
+    # So that the process holds what the plan predicts: no arena of the session's own keeps what a
+    # run has freed, no dead buffer waits for a tensor of its shape, and tensors lie in one block.
     options.enable_cpu_mem_arena = False
     options.enable_mem_reuse = False
     options.enable_mem_pattern = True

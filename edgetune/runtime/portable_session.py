@@ -39,6 +39,7 @@ from edgetune.runtime.merge import merge
 from edgetune.runtime.onnx_session import load_graph
 from edgetune.runtime.onnxruntime_packages import import_onnxruntime
 from edgetune.runtime.session import Array, Arrays, MicroBatch, MicroResult
+from edgetune.runtime.shared_arena import SharedArena
 
 _UPDATES = "updates"
 _TRAINING = (GRADIENTS, UPDATE)
@@ -58,7 +59,9 @@ class PortableSession:
         self._onnxruntime = import_onnxruntime()
         self._profile_prefix = profile_prefix
         self._folder, self._manifest, self._digest = folder, manifest, digest
+        self._arena = SharedArena(self._onnxruntime, manifest.plan.cost.activation_bytes)
         self._graphs: dict[str, Any] = {}
+        self._run_before: set[str] = set()
         self._bound: dict[str, BoundGraph] = {}
         self._shares = manifest.plan.selection.shares
         # Whole tensors, because the graphs read them whole; all else here is of slices.
@@ -223,7 +226,7 @@ class PortableSession:
         if not self._manifest.features:
             features: Arrays = {}
         elif self._cache is None:
-            features = self.features(batch.inputs)
+            features = self._run_in_place(FEATURES, (batch.inputs,), (), {})
         else:
             features = self._cache.features(batch, self.features)
         return features, batch.targets, {SCALE: batch.scale}, batch.inputs
@@ -234,7 +237,8 @@ class PortableSession:
         names = [result.name for result in session.get_outputs()]
         taken = {i.name: first_of(i.name, layers) for i in session.get_inputs()}
         with _blaming_data(graph):
-            results = session.run(names, {n: v for n, v in taken.items() if v is not None})
+            feeds = {n: v for n, v in taken.items() if v is not None}
+            results = session.run(names, feeds, self._run_options(graph))
         return dict(zip(names, results, strict=True))
 
     def _run_in_place(
@@ -245,7 +249,14 @@ class PortableSession:
         if graph not in self._bound:
             self._bound[graph] = BoundGraph(self._onnxruntime, session, graph)
         with _blaming_data(graph):
-            return self._bound[graph].run(passing, kept, changed)
+            return self._bound[graph].run(passing, kept, changed, self._run_options(graph))
+
+    def _run_options(self, graph: str) -> Any:
+        """Onnxruntime's options for the run of a graph that comes now."""
+        if graph in self._run_before:
+            return None
+        self._run_before.add(graph)
+        return self._arena.first_run_options()
 
     def _graph(self, name: str) -> Any:
         """The named graph, loaded when it is first needed.
@@ -257,8 +268,9 @@ class PortableSession:
             kept = (FEATURES, *together)
             self._graphs = {n: graph for n, graph in self._graphs.items() if n in kept}
             self._bound = {n: bound for n, bound in self._bound.items() if n in kept}
+            self._run_before &= self._graphs.keys()
             self._graphs[name] = load_graph(
-                self._onnxruntime, self._folder / name, self._profile_prefix
+                self._onnxruntime, self._folder / name, self._arena, self._profile_prefix
             )
         return self._graphs[name]
 

@@ -147,9 +147,13 @@ def _pointwise_weight_gradient(grad: Tensor, data: Tensor) -> Tensor:
     """(N, O, ...) and (N, I, ...) -> (O, I)."""
     flat_grad, flat_data = grad.flatten(2), data.flatten(2)
     batch, out, positions = flat_grad.shape
-    if out * data.shape[1] <= positions * (out + data.shape[1]):
-        # One product per sample, summed: its copies are smaller than transposing both operands.
-        return torch.bmm(flat_grad, flat_data.transpose(1, 2)).sum(0)
-    columns = flat_grad.transpose(0, 1).reshape(out, batch * positions)
-    rows = flat_data.transpose(1, 2).reshape(batch * positions, -1)
-    return torch.mm(columns, rows)
+    channels = data.shape[1]
+    if out * channels <= positions * (out + channels):
+        # One product per sample, summed: its copies are smaller than those of both operands. Of
+        # the two it takes the smaller one turned, which takes as long as the product itself.
+        if channels <= out:
+            return torch.bmm(flat_grad, flat_data.transpose(1, 2)).sum(0)
+        return torch.bmm(flat_data, flat_grad.transpose(1, 2)).sum(0).t()
+    rows = flat_grad.transpose(0, 1).reshape(out, batch * positions)
+    columns = flat_data.transpose(0, 1).reshape(channels, batch * positions)
+    return torch.mm(rows, columns.t())

@@ -42,10 +42,10 @@ def update_graph(
     coefficient = emitter.clipping([ACCUMULATED + name for name in names])
     for name, shape in tensors:
         rank = len(shape)
-        gradient = emitter.op("Mul", [ACCUMULATED + name, emitter.of_rank(coefficient, rank)])
         if optimizer.kind == "adamw":
-            emitter.adamw(name, gradient, rank)
+            emitter.adamw(name, ACCUMULATED + name, coefficient, rank)
         else:
+            gradient = emitter.op("Mul", [ACCUMULATED + name, emitter.of_rank(coefficient, rank)])
             emitter.sgd(name, gradient, rank)
     slots = [(slot_name(slot, n), shape) for slot in optimizer.slots for n, shape in trained]
     gradients = [(ACCUMULATED + name, shape) for name, shape in trained]
@@ -148,22 +148,27 @@ class _Update(Emitter):
         step = self.op("Mul", [direction, self.single("learning_rate", rank)])
         self.change(name, "Sub", [value, step], rank)
 
-    def adamw(self, name: str, gradient: str, rank: int) -> None:
+    def adamw(self, name: str, gradient: str, coefficient: str, rank: int) -> None:
         first, second = slot_name("exp_avg", name), slot_name("exp_avg_sq", name)
-        rest1 = self.single(self.one_minus("beta1"), rank)
-        rest2 = self.single(self.one_minus("beta2"), rank)
-        distance = self.op("Mul", [self.op("Sub", [gradient, first]), rest1])
-        mean = self.result("Add", [first, distance], NEXT + first)
-        square = self.op("Mul", [self.op("Mul", [gradient, gradient]), rest2])
+        # Scalars are multiplied with each other first: what they would take of every element, a
+        # tensor after the other, is what an update takes.
+        clipped = self.op("Cast", [coefficient], {"to": TensorProto.DOUBLE})
+        taken1 = self.op("Mul", [self.one_minus("beta1"), clipped])
+        taken2 = self.op("Mul", [self.op("Sqrt", [self.one_minus("beta2")]), clipped])
+        taken = self.op("Mul", [gradient, self.single(taken1, rank)])
+        kept = self.op("Mul", [first, self.single("beta1", rank)])
+        mean = self.result("Add", [kept, taken], NEXT + first)
+        scaled = self.op("Mul", [gradient, self.single(taken2, rank)])
+        square = self.op("Mul", [scaled, scaled])
         faded = self.op("Mul", [second, self.single("beta2", rank)])
         variance = self.result("Add", [faded, square], NEXT + second)
         corrected1 = self.one_minus(self.op("Pow", ["beta1", "step"]))
         corrected2 = self.one_minus(self.op("Pow", ["beta2", "step"]))
-        size = self.single(self.op("Div", ["learning_rate", corrected1]), rank)
-        bias2 = self.single(self.op("Sqrt", [corrected2]), rank)
-        root = self.op("Div", [self.op("Sqrt", [variance]), bias2])
-        bound = self.op("Add", [root, self.single("epsilon", rank)])
-        change = self.op("Mul", [self.op("Div", [mean, bound]), size])
+        bias2 = self.op("Sqrt", [corrected2])
+        size = self.op("Mul", [self.op("Div", ["learning_rate", corrected1]), bias2])
+        least = self.single(self.op("Mul", ["epsilon", bias2]), rank)
+        bound = self.op("Add", [self.op("Sqrt", [variance]), least])
+        change = self.op("Mul", [self.op("Div", [mean, bound]), self.single(size, rank)])
         decay = self.one_minus(self.op("Mul", ["learning_rate", "weight_decay"]))
-        kept = self.op("Mul", [self.value(name), self.single(decay, rank)])
-        self.change(name, "Sub", [kept, change], rank)
+        decayed = self.op("Mul", [self.value(name), self.single(decay, rank)])
+        self.change(name, "Sub", [decayed, change], rank)
