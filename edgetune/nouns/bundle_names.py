@@ -12,6 +12,8 @@ FROZEN = "frozen.bin"
 STATE = "state.safetensors"
 SELF_TEST = "selftest.npz"
 COSTS = "costs.json"
+SMALLER = "smaller."  # before the names of these, as they are for the smaller micro-batch
+SMALLER_GRAPHS = (FEATURES, GRADIENTS, EVALUATE)
 TUNED = "tuned.safetensors"  # a delta applied to the bundle: sessions start from it
 
 # The gradient graph adds to `accumulated:NAME` and returns `next:accumulated:NAME`; the update

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 # Python with numpy, onnxruntime and edgetune imported (57 MiB), library pages that running touches,
 # what the trainer holds around a step with a small data set, the 2 MiB by which small blocks exceed
-# what is alive, and the 2 MiB in which the heap grows with huge pages.
-BASE_PROCESS_BYTES = 90 * 2**20
+# what is alive, the 2 MiB in which the heap grows with huge pages, and the 5 MiB that the memory
+# guard keeps free below a limit.
+BASE_PROCESS_BYTES = 95 * 2**20
 
 # Node and session objects of onnxruntime per operation.
 BYTES_PER_OPERATION = 5 * 2**10

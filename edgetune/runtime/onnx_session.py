@@ -14,21 +14,24 @@ from edgetune.runtime.shared_arena import SharedArena
 def load_graph(
     onnxruntime: Any,
     path: Path,
+    graph: str,
     arena: SharedArena | None = None,
     profile_prefix: str | None = None,
 ) -> Any:
-    """An InferenceSession of the bundle's graph at `path`. Raises BundleError.
+    """An InferenceSession of the graph at `path`. Raises BundleError.
 
-    arena: where its runs allocate, None for the system's memory. profile_prefix: if given,
-    onnxruntime times every node, into a file whose name begins so.
+    graph: which of a bundle's it is (edgetune.nouns.bundle_names). arena: where its runs allocate,
+    None for the system's memory. profile_prefix: if given, onnxruntime times every node, into a
+    file whose name begins so.
     """
     return_freed_buffers()
-    options = session_options(onnxruntime, path.name)
+    options = session_options(onnxruntime, graph)
     if arena is not None:
         arena.serve(options)
     if profile_prefix is not None:
         options.enable_profiling = True
-        options.profile_file_prefix = profile_prefix
+        # Of its own: older versions name records by the second.
+        options.profile_file_prefix = f"{profile_prefix}-{path.stem}"
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, one per status code

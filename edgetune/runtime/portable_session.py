@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,13 @@ from edgetune.nouns.bundle_names import (
 )
 from edgetune.nouns.manifest import Manifest
 from edgetune.nouns.slices import put_slices, share_problems, take_slices
-from edgetune.runtime.bound_graph import BoundGraph, first_of
 from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.feature_cache import FeatureCache, prefix_digest
+from edgetune.runtime.loaded_graphs import LoadedGraphs
 from edgetune.runtime.merge import merge
-from edgetune.runtime.onnx_session import load_graph
-from edgetune.runtime.onnxruntime_packages import import_onnxruntime
 from edgetune.runtime.session import Array, Arrays, MicroBatch, MicroResult
-from edgetune.runtime.shared_arena import SharedArena
 
 _UPDATES = "updates"
-_TRAINING = (GRADIENTS, UPDATE)
 
 
 class PortableSession:
@@ -56,13 +52,8 @@ class PortableSession:
     def __init__(
         self, folder: Path, manifest: Manifest, digest: str, profile_prefix: str | None = None
     ) -> None:
-        self._onnxruntime = import_onnxruntime()
-        self._profile_prefix = profile_prefix
         self._folder, self._manifest, self._digest = folder, manifest, digest
-        self._arena = SharedArena(self._onnxruntime, manifest.plan.cost.activation_bytes)
-        self._graphs: dict[str, Any] = {}
-        self._run_before: set[str] = set()
-        self._bound: dict[str, BoundGraph] = {}
+        self._graphs = LoadedGraphs(folder, manifest.plan.cost.activation_bytes, profile_prefix)
         self._shares = manifest.plan.selection.shares
         # Whole tensors, because the graphs read them whole; all else here is of slices.
         self._values = _initial_values(folder, manifest)
@@ -96,7 +87,9 @@ class PortableSession:
             for gradient in self._accumulated.values():
                 gradient.fill(0)
         kept = (self._accumulated, self._values)
-        results = self._run_in_place(GRADIENTS, self._tail_feeds(batch), kept, self._accumulated)
+        results = self._graphs.run_in_place(
+            GRADIENTS, self._tail_feeds(batch), kept, self._accumulated
+        )
         self._pending += 1
         return _micro_result(results)
 
@@ -131,7 +124,7 @@ class PortableSession:
         }
         scalars = {name: np.asarray(number, np.float64) for name, number in numbers.items()}
         state = {**self._values, **self._slots}
-        results = self._run_in_place(UPDATE, (scalars,), (state, self._accumulated), state)
+        results = self._graphs.run_in_place(UPDATE, (scalars,), (state, self._accumulated), state)
         self._updates += 1
         return float(results["grad_norm"])
 
@@ -139,30 +132,37 @@ class PortableSession:
         self._pending = 0
 
     def smaller(self) -> bool:
-        return False  # a bundle carries one micro-batch
+        small = self._manifest.smaller
+        if small is None:
+            return False
+        plan = replace(self._manifest.plan, micro_batch=small.micro_batch, cost=small.cost)
+        if small.features != self._manifest.features:
+            self._cache = None
+        self._manifest = replace(self._manifest, plan=plan, features=small.features, smaller=None)
+        self._graphs.go_over_to_smaller(small.cost.activation_bytes)
+        self._pending = 0
+        return True
 
     def evaluate(self, batch: MicroBatch) -> MicroResult:
-        return _micro_result(self._run(EVALUATE, *self._tail_feeds(batch), self._values))
+        return _micro_result(self._graphs.run(EVALUATE, *self._tail_feeds(batch), self._values))
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         count = min((len(array) for array in inputs.values()), default=0)
         if not count:
             raise DataError("there is nothing to predict: the inputs hold no sample")
-        size = self._manifest.plan.micro_batch
+        fixed = self._graphs.batch_of(PREDICT)
+        size = fixed or self._manifest.plan.micro_batch
         parts = [
-            self._predict_rows(inputs, range(start, min(start + size, count)))
+            self._predict_rows(inputs, range(start, min(start + size, count)), fixed)
             for start in range(0, count, size)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _predict_rows(self, inputs: Arrays, rows: range) -> dict[str, Array]:
-        """Predictions for at most a micro-batch; a graph of fixed batch gets the last row again."""
-        shapes = {i.name: i.shape for i in self._graph(PREDICT).get_inputs()}
-        fixed = isinstance(shapes[next(iter(inputs))][0], int)
-        size = self._manifest.plan.micro_batch if fixed else len(rows)
-        taken = np.minimum(np.arange(rows.start, rows.start + size), rows.stop - 1)
+    def _predict_rows(self, inputs: Arrays, rows: range, fixed: int | None) -> dict[str, Array]:
+        """Predictions for some samples; a graph of a fixed batch gets the last one again."""
+        taken = np.minimum(np.arange(rows.start, rows.start + (fixed or len(rows))), rows.stop - 1)
         feeds = {name: array[taken] for name, array in inputs.items()}
-        results = self._run(PREDICT, feeds, self._values)
+        results = self._graphs.run(PREDICT, feeds, self._values)
         return {name: value[: len(rows)] for name, value in results.items()}
 
     def write_inference_model(self, out: Path) -> None:
@@ -198,7 +198,7 @@ class PortableSession:
 
     def end_profiling(self) -> dict[str, Path]:
         """Onnxruntime's records of the graphs loaded now, by graph; only with a profile_prefix."""
-        return {name: Path(graph.end_profiling()) for name, graph in self._graphs.items()}
+        return self._graphs.end_profiling()
 
     def _put(self, values: Arrays) -> None:
         for name, whole in self._values.items():
@@ -210,7 +210,7 @@ class PortableSession:
 
     def features(self, inputs: Arrays) -> dict[str, Array]:
         """What the frozen prefix makes of a micro-batch, by tensor; empty without a prefix."""
-        return self._run(FEATURES, inputs) if self._manifest.features else {}
+        return self._graphs.run(FEATURES, inputs) if self._manifest.features else {}
 
     def keep_features(self, cache: FeatureCache | None) -> None:
         """Read the prefix's results from `cache` where they are there; None computes them."""
@@ -226,71 +226,10 @@ class PortableSession:
         if not self._manifest.features:
             features: Arrays = {}
         elif self._cache is None:
-            features = self._run_in_place(FEATURES, (batch.inputs,), (), {})
+            features = self._graphs.run_in_place(FEATURES, (batch.inputs,), (), {})
         else:
             features = self._cache.features(batch, self.features)
         return features, batch.targets, {SCALE: batch.scale}, batch.inputs
-
-    def _run(self, graph: str, *layers: Arrays) -> dict[str, Array]:
-        """Run a graph, each input from the first of `layers` that has it."""
-        session = self._graph(graph)
-        names = [result.name for result in session.get_outputs()]
-        taken = {i.name: first_of(i.name, layers) for i in session.get_inputs()}
-        with _blaming_data(graph):
-            feeds = {n: v for n, v in taken.items() if v is not None}
-            results = session.run(names, feeds, self._run_options(graph))
-        return dict(zip(names, results, strict=True))
-
-    def _run_in_place(
-        self, graph: str, passing: tuple[Arrays, ...], kept: tuple[Arrays, ...], changed: Arrays
-    ) -> dict[str, Array]:
-        """Run a graph over the arrays `changed`; see BoundGraph.run."""
-        session = self._graph(graph)
-        if graph not in self._bound:
-            self._bound[graph] = BoundGraph(self._onnxruntime, session, graph)
-        with _blaming_data(graph):
-            return self._bound[graph].run(passing, kept, changed, self._run_options(graph))
-
-    def _run_options(self, graph: str) -> Any:
-        """Onnxruntime's options for the run of a graph that comes now."""
-        if graph in self._run_before:
-            return None
-        self._run_before.add(graph)
-        return self._arena.first_run_options()
-
-    def _graph(self, name: str) -> Any:
-        """The named graph, loaded when it is first needed.
-
-        Training, evaluation and prediction hold the same weights: one of them is loaded at a time.
-        """
-        if name not in self._graphs:
-            together = _TRAINING if name in _TRAINING else (name,)
-            kept = (FEATURES, *together)
-            self._graphs = {n: graph for n, graph in self._graphs.items() if n in kept}
-            self._bound = {n: bound for n, bound in self._bound.items() if n in kept}
-            self._run_before &= self._graphs.keys()
-            self._graphs[name] = load_graph(
-                self._onnxruntime, self._folder / name, self._arena, self._profile_prefix
-            )
-        return self._graphs[name]
-
-
-@contextmanager
-def _blaming_data(graph: str) -> Iterator[None]:
-    """Turn what onnxruntime raises while running into one DataError.
-
-    A loaded graph fails only on what it is fed: shapes, or an index out of an embedding's range.
-    """
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # onnxruntime raises its own types, one per status code
-        text = str(error).splitlines()[0]
-        raise DataError(
-            f"onnxruntime cannot run {graph} on these data: {text}; check the inputs' shapes, and "
-            "that indices such as token ids lie within the model's vocabulary"
-        ) from error
 
 
 def _initial_values(folder: Path, manifest: Manifest) -> dict[str, Array]:

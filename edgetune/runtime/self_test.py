@@ -6,7 +6,7 @@ with which the device checks itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ _REFERENCE = "reference"  # in the file only where it is another
 class SelfTest:
     """A recorded step.
 
-    batch: one micro-batch. loss, gradients: of the initial values, by PyTorch autograd.
+    batch: one micro-batch of the plan. loss, gradients: of the initial values, by PyTorch autograd.
     updates: values after each of three torch.optim updates with `synthetic_gradients`.
     Tensors may be thinned: flat, every k-th element, at most 1,024 of them.
     reference: who computed it; another than PyTorch agreed with PyTorch itself.
@@ -82,7 +82,8 @@ def run_self_test(session: TrainingSession, recorded: SelfTest) -> SelfTestRepor
     before = session.state()
     problems: list[str] = []
     session.discard()
-    loss = session.accumulate(recorded.batch).loss
+    pieces = _in_pieces(recorded.batch, session.manifest.plan.micro_batch)
+    loss = sum(session.accumulate(piece).loss for piece in pieces)
     looser = INT8_LOOSER if session.manifest.plan.precision == "int8" else 1
     allowed = looser * LOSS_RELATIVE * max(abs(recorded.loss), 1e-3)
     loss_share = abs(loss - recorded.loss) / allowed
@@ -93,6 +94,17 @@ def run_self_test(session: TrainingSession, recorded: SelfTest) -> SelfTestRepor
     update_share = _compare_updates(session, recorded, problems)
     session.load_state(before)
     return SelfTestReport(loss_share, gradient_share, update_share, tuple(problems))
+
+
+def _in_pieces(batch: MicroBatch, size: int) -> Iterator[MicroBatch]:
+    """The batch as it is, or in pieces of `size` samples, which divides it."""
+
+    def rows(arrays: Arrays, start: int) -> dict[str, Array]:
+        return {name: array[start : start + size] for name, array in arrays.items()}
+
+    for start in range(0, len(batch.scale), size):
+        scale = batch.scale[start : start + size]
+        yield MicroBatch(rows(batch.inputs, start), rows(batch.targets, start), scale)
 
 
 def _compare_gradients(

@@ -80,7 +80,9 @@ def write_trimmed_bundle(
     whole = _Whole(bundle, manifest, graph)
     with new_folder(out) as folder:
         features = _write_files(whole, plan, present, recorded, folder)
-        new = replace(manifest, plan=plan, features=features, digests=digests_of(folder))
+        new = replace(
+            manifest, plan=plan, features=features, digests=digests_of(folder), smaller=None
+        )
         write_manifest(folder, new)
         report = run_self_test(open_as_exported(folder), read_self_test(folder))
         raise_all(
@@ -180,7 +182,7 @@ def _write_prefix(
     model = _with_prefix(whole, freeze_inputs(whole.model(GRADIENTS), tensors), tensors)
     path = folder / FEATURES
     path.write_bytes(trim_model(model, features))
-    prefix = load_graph(import_onnxruntime(), path)
+    prefix = load_graph(import_onnxruntime(), path, FEATURES)
     inputs = {i.name: recorded.batch.inputs[i.name] for i in prefix.get_inputs()}
     arrays = dict(zip(features, prefix.run(list(features), inputs), strict=True))
     path.write_bytes(trim_model(model, features, arrays))

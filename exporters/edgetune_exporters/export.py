@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 from edgetune.errors import ExportError, UsageError, raise_all
 from edgetune.files.atomic import new_folder
 from edgetune.files.bundle import digests_of, write_manifest
-from edgetune.nouns.bundle_names import PREDICT
-from edgetune.nouns.manifest import FORMATS, Manifest
+from edgetune.nouns.bundle_names import PREDICT, SMALLER, SMALLER_GRAPHS
+from edgetune.nouns.manifest import FORMATS, Manifest, SmallerMicroBatch
 from edgetune.nouns.precision import Int8Loss
 from edgetune.nouns.selection import Selection
 from edgetune.planning.split import split_step
@@ -39,6 +39,7 @@ from edgetune_exporters.portable.graphs import portable_graphs
 from edgetune_exporters.portable.predict_graph import predict_graph
 from edgetune_exporters.portable.write import write_portable
 from edgetune_exporters.reference import record_from_features, record_reference
+from edgetune_exporters.smaller import in_smaller_pieces
 
 Graphs = Mapping[str, onnx.ModelProto]
 
@@ -110,12 +111,13 @@ def _export(
 ) -> dict[str, SelfTestReport]:
     plan = planned.plan
     recorded = record_reference(example, planned.step, plan.selection, plan.optimizer)
+    smaller = in_smaller_pieces(example, planned) if "portable" in formats else None
     reports = {}
     with new_folder(out) as folder:
         for name in formats:
             target = folder if len(formats) == 1 else folder / name
             target.mkdir(exist_ok=True)
-            graphs = _write(planned, name, recorded, target)
+            graphs = _write(planned, smaller, name, recorded, target)
             reports[name] = _verify(planned, target, name, recorded)
             if plan.precision == "int8":
                 reports[name] = _in_int8(example, planned, graphs, recorded, target, int8)
@@ -135,13 +137,26 @@ def _refuse_foreign_folder(out: Path) -> None:
         )
 
 
-def _write(planned: PlannedStep, name: str, recorded: SelfTest, folder: Path) -> Graphs:
+def _write(
+    planned: PlannedStep,
+    smaller: PlannedStep | None,
+    name: str,
+    recorded: SelfTest,
+    folder: Path,
+) -> Graphs:
     """Write a bundle with an fp32 prefix; the graphs of a portable one."""
     plan, step = planned.plan, planned.step
     graphs: Graphs = {}
+    carried = None
     if name == "portable":
         graphs = portable_graphs(step, plan.selection, plan.optimizer)
-        write_portable(graphs, step, plan, folder)
+        pieces: Graphs = {}
+        if smaller is not None:
+            made = portable_graphs(smaller.step, plan.selection, plan.optimizer)
+            pieces = {SMALLER + graph: made[graph] for graph in SMALLER_GRAPHS if graph in made}
+            features = split_step(smaller.step.graph, plan.selection).features
+            carried = SmallerMicroBatch(smaller.plan.micro_batch, smaller.plan.cost, features)
+        write_portable({**graphs, **pieces}, step, plan, folder)
     else:
         # ORT differentiates by itself, so it gets the forward part alone.
         lowered = lowered_forward(step.example, plan.micro_batch)
@@ -153,19 +168,24 @@ def _write(planned: PlannedStep, name: str, recorded: SelfTest, folder: Path) ->
             # Its own inference model would hold the cut tensors: this one holds them whole.
             whole = predict_graph(step, Selection(()))
             (folder / PREDICT).write_bytes(whole.SerializeToString(deterministic=True))
-    _finish(planned, name, recorded, folder, None)
+    _finish(planned, name, recorded, folder, smaller=carried)
     return graphs
 
 
 def _finish(
-    planned: PlannedStep, name: str, recorded: SelfTest, folder: Path, int8: Int8Loss | None
+    planned: PlannedStep,
+    name: str,
+    recorded: SelfTest,
+    folder: Path,
+    int8: Int8Loss | None = None,
+    smaller: SmallerMicroBatch | None = None,
 ) -> None:
     """Write the self-test and the manifest."""
     plan, step = planned.plan, planned.step
     features = split_step(step.graph, plan.selection).features if name == "portable" else ()
     write_self_test(folder, recorded)
     manifest = Manifest(
-        name, step.signature, step.loss.spec, plan, features, step.model.folded, {}, int8
+        name, step.signature, step.loss.spec, plan, features, step.model.folded, {}, int8, smaller
     )
     write_manifest(folder, replace(manifest, digests=digests_of(folder)))
 
@@ -190,7 +210,7 @@ def _in_int8(
     values = {name: value.detach().numpy() for name, value in trainable.items()}
     rounded = with_int8_prefix(graphs, values, [batch.inputs for batch in batches])
     write_portable(rounded, step, plan, folder)
-    _finish(planned, "portable", recorded, folder, None)
+    _finish(planned, "portable", recorded, folder)
     session = _open_portable(folder)
     samples = min(int8.samples, len(example.targets))
     loss = int8_loss(exact, measure(session, batches), int8, samples)
@@ -217,10 +237,14 @@ def _open_portable(folder: Path) -> PortableSession:
 def _verify(planned: PlannedStep, folder: Path, name: str, recorded: SelfTest) -> SelfTestReport:
     session = open_as_exported(folder)
     report = run_self_test(session, recorded)
+    problems = [*report.problems, *_wrong_predictions(planned, session, recorded)]
+    if session.smaller():
+        pieces = f"in pieces of {session.manifest.plan.micro_batch} samples, "
+        problems += [pieces + problem for problem in run_self_test(session, recorded).problems]
     raise_all(
         _DiffersError,
         f"the {name} export does not compute what PyTorch computes, so nothing was written",
-        [*report.problems, *_wrong_predictions(planned, session, recorded)],
+        problems,
     )
     return report
 

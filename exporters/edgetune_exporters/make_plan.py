@@ -9,6 +9,7 @@ from edgetune.errors import BudgetError, SelectionError, UsageError, raise_all
 from edgetune.nouns.plan import Certificate, UpdatePlan
 from edgetune.nouns.plan_request import PlanRequest
 from edgetune.nouns.precision import Precision
+from edgetune.nouns.profile import DeviceProfile
 from edgetune.nouns.selection import Selection
 from edgetune.planning.budget_check import require_predictions, violations
 from edgetune.planning.choose import Choice, Effort, choose, total_importance
@@ -22,10 +23,11 @@ from edgetune_exporters.request_importance import request_importance
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A plan, and the dense step that it runs."""
+    """A plan, the dense step that it runs, and the profile that it was made for."""
 
     plan: UpdatePlan
     step: DenseStep
+    profile: DeviceProfile
 
 
 def make_plan(example: Example, request: PlanRequest) -> PlannedStep:
@@ -114,7 +116,7 @@ def plan_for(
         effort = Effort(request.gap, request.time_limit_seconds)
         choice = choose(variants, scores, request.budget, effort)
     step = variants.step_of(choice.costs)
-    return PlannedStep(_plan(choice, step, scores, request), step)
+    return PlannedStep(_plan(choice, step, scores, request), step, request.profile)
 
 
 def _refuse_unscored_shares(

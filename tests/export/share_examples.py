@@ -16,6 +16,7 @@ from edgetune_exporters.slicing.share_gradients import with_share_gradients
 from edgetune_exporters.step_graph import step_graph
 from torch import Tensor, nn
 
+from edgetune.files.device_profiles import load_profile
 from edgetune.nouns.budget import Budget
 from edgetune.nouns.candidate import Share
 from edgetune.nouns.cost import StepCost
@@ -152,7 +153,8 @@ def planned(case: Case, optimizer: Optimizer = Optimizer()) -> PlannedStep:  # n
         parameter_count=1,
         trainable_count=1,
     )
-    return PlannedStep(plan, step_with(case.example(), case.shares))
+    step = step_with(case.example(), case.shares)
+    return PlannedStep(plan, step, load_profile(plan.device))
 
 
 def exported(
