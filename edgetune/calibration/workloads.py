@@ -6,7 +6,7 @@ activations, convolutions over blocks of channels). So both are measured, by the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, prod
 
@@ -15,7 +15,7 @@ import numpy as np
 from edgetune.files.onnx_model import Attribute, Node, onnx_model
 from edgetune.nouns.bundle_names import FEATURES, GRADIENTS
 from edgetune.nouns.loss import Array
-from edgetune.nouns.profile import INT8, PREFIX
+from edgetune.nouns.profile import INT8, PREFIX, UPDATE
 
 MOVING, DISPATCH = "bytes", "dispatch"
 """What element-wise workloads, and the chain of operators on next to nothing, are of."""
@@ -93,12 +93,18 @@ class _Graph:
         self.op("Clip", self.last, low, high)
 
     def workload(
-        self, name: str, measures: str, graph: str, feeds: Mapping[str, Array]
+        self,
+        name: str,
+        measures: str,
+        graph: str,
+        feeds: Mapping[str, Array],
+        results: Sequence[str] = (),
     ) -> Workload:
+        """results: all of one shape; without any, the last one."""
         # What is optimised when it is loaded would be merged with its copies; what moves bytes
         # would find them in a cache.
         copies = 1
-        if graph == GRADIENTS and measures not in (MOVING, DISPATCH):
+        if graph == GRADIENTS and measures not in (MOVING, DISPATCH, UPDATE):
             copies = max(1, min(_MOST_COPIES, ceil(_LEAST_FLOPS / self.amount)))
         made = {name for node in self.nodes for name in node.outputs}
         nodes = [
@@ -110,7 +116,9 @@ class _Graph:
             for copy in range(copies)
             for node in self.nodes
         ]
-        results = tuple(_copied(self.last, copy) for copy in range(copies))
+        results = tuple(
+            _copied(name, copy) for copy in range(copies) for name in results or (self.last,)
+        )
         model = onnx_model(nodes, feeds, results, self.constants)
         count = len(nodes)
         return Workload(name, measures, graph, model, feeds, results, self.amount, count, copies)
@@ -126,8 +134,17 @@ def _random(shape: tuple[int, ...]) -> Array:
 
 
 def workloads() -> tuple[Workload, ...]:
-    """All of them; together they hold about 60 MiB."""
-    return (*_convolutions(), *_prefixes(), *_products(), *_elementwise(), *_int8(), _dispatch())
+    """All of them; together they hold about 100 MiB."""
+    return (
+        *_convolutions(),
+        *_prefixes(),
+        *_products(),
+        *_transposes(),
+        *_elementwise(),
+        *_int8(),
+        _update(),
+        _dispatch(),
+    )
 
 
 def _convolutions() -> Iterator[Workload]:
@@ -196,6 +213,16 @@ def _products() -> Iterator[Workload]:
     yield graph.workload("512 x 1024 x 256, transposed", "matmul", GRADIENTS, feeds)
 
 
+def _transposes() -> Iterator[Workload]:
+    """Of a weight, and of an activation."""
+    for shape, order in (((640, 320), (1, 0)), ((4, 96, 400), (0, 2, 1))):
+        graph = _Graph(shape)
+        graph.op("Transpose", perm=order)
+        graph.amount = prod(shape)
+        name = f"of {' x '.join(str(size) for size in shape)}"
+        yield graph.workload(name, "transpose", GRADIENTS, {"x": _random(shape)})
+
+
 def _elementwise() -> Iterator[Workload]:
     """A forward and a backward through an activation and a residual, kept in between."""
     for name, shape in (
@@ -247,6 +274,28 @@ def _int8() -> Iterator[Workload]:
             graph.amount += 2 * prod(image) * prod(weight[1:])
         graph.op("DequantizeLinear", graph.last, step, zero)
         yield graph.workload(name, INT8, FEATURES, {"x": _random(image)})
+
+
+def _update() -> Workload:
+    """AdamW on more than a cache holds, one tensor after the other."""
+    shape, tensors = (128, 128, 3, 3), 16
+    graph = _Graph(shape)
+    factor = graph.constant(np.full((1, 1, 1, 1), 0.5, np.float32))
+    feeds, results = {}, []
+    for number in range(tensors):
+        value, gradient, first, second = names = [f"{kind}{number}" for kind in "xgms"]
+        feeds.update({name: _random(shape) for name in names})
+        kept = graph.op("Mul", first, factor)
+        mean = graph.op("Add", kept, graph.op("Mul", gradient, factor))
+        scaled = graph.op("Mul", gradient, factor)
+        square = graph.op("Mul", scaled, scaled)
+        variance = graph.op("Add", graph.op("Mul", second, factor), square)
+        bound = graph.op("Add", graph.op("Sqrt", variance), factor)
+        change = graph.op("Mul", graph.op("Div", mean, bound), factor)
+        next_value = graph.op("Sub", graph.op("Mul", value, factor), change)
+        results += [mean, variance, next_value]
+    graph.amount = len(graph.nodes) * prod(shape)
+    return graph.workload(f"{tensors} tensors", UPDATE, GRADIENTS, feeds, results)
 
 
 def _dispatch() -> Workload:

@@ -8,7 +8,15 @@ from typing import Any
 
 from edgetune.cli.output import add_json_option, print_json, table
 from edgetune.files.device_profiles import load_profile, profile_ids
-from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, PREFIX, DeviceProfile, Quantity
+from edgetune.nouns.profile import (
+    INT8,
+    OPERATOR_CLASSES,
+    PEAK,
+    PREFIX,
+    UPDATE,
+    DeviceProfile,
+    Quantity,
+)
 from edgetune.units import format_bytes
 
 
@@ -68,6 +76,7 @@ def _numbers(profile: DeviceProfile) -> Iterator[tuple[str, ...]]:
             for name in (PEAK, *OPERATOR_CLASSES, *PREFIX.values())
         ),
         ("int8 products", profile.flops_per_second.get(INT8)),
+        ("optimizer", profile.flops_per_second.get(UPDATE)),
     ]
     for name, number in named:
         if number is None:

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgetune.errors import nearest
-from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, PREFIX, Quantity
+from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PEAK, PREFIX, UPDATE, Quantity
 
 Table = Mapping[str, Any]
 
 FLOPS = "flops_per_second"
-FLOPS_KEYS = (*OPERATOR_CLASSES, *PREFIX.values(), INT8, PEAK)
+FLOPS_KEYS = (*OPERATOR_CLASSES, *PREFIX.values(), INT8, UPDATE, PEAK)
 UNITS = {
     "total_memory_bytes": "byte",
     "usable_memory_bytes": "byte",

@@ -12,10 +12,12 @@ PowerScope = Literal["module", "board", "wall"]
 CONVOLUTIONS = ("convolution", "pointwise", "depthwise")
 """Pointwise: a 1x1 convolution. Depthwise: one with one channel in or out per group."""
 
-OPERATOR_CLASSES = (*CONVOLUTIONS, "matmul", "elementwise")
+OPERATOR_CLASSES = (*CONVOLUTIONS, "matmul", "transpose", "elementwise")
 """Classes of operators that sustain different shares of the peak.
 
-Pointwise convolutions, the 1x1 ones, run at the rate of convolutions where theirs is unknown."""
+Pointwise convolutions, the 1x1 ones, run at the rate of convolutions where theirs is unknown.
+Transpose: what rearranges single elements, an operation on each; it moves its bytes at the
+bandwidth where its rate is unknown."""
 
 INT8 = "int8"
 """Key in `flops_per_second` of products of 8-bit integers, with onnxruntime's kernels."""
@@ -24,6 +26,11 @@ PREFIX = {name: f"prefix_{name}" for name in CONVOLUTIONS}
 """Keys in `flops_per_second` of a frozen prefix's convolutions, by class, activations included.
 
 The prefix is optimised when it is loaded; what has gradients runs as it is written."""
+
+UPDATE = "update"
+"""Key in `flops_per_second` of the optimizer's operators, each an operation on every element.
+
+They go over one tensor after the other, which a cache may hold, and always on all cores."""
 
 PEAK = "peak"
 """Key in `flops_per_second` of the fp32 peak of all cores."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgetune.nouns.profile import INT8, PREFIX, DeviceProfile, Quantity
+from edgetune.nouns.profile import INT8, PREFIX, UPDATE, DeviceProfile, Quantity
 from edgetune.nouns.step_graph import Operation, StepGraph
 from edgetune.planning.int8_prefix import Int8Prefix
 from edgetune.planning.needs import Needs
+
+_ELEMENT_BYTES = 4  # what is trained is fp32
 
 Makers = Mapping[str, Operation]
 """The operation that makes each tensor."""
@@ -15,7 +17,7 @@ Makers = Mapping[str, Operation]
 # Operators per tensor in the update graph of each kind of optimizer, and how often they read or
 # write as many bytes as the tensor has, leaving out the result of the operator just before, which
 # is in a cache: counted in exporters/edgetune_exporters/portable/update_graph.py.
-UPDATE = {"adamw": (14, 23), "sgd": (6, 10), "sgd-momentum": (8, 14), "sgd-nesterov": (10, 17)}
+UPDATE_WORK = {"adamw": (14, 23), "sgd": (6, 10), "sgd-momentum": (8, 14), "sgd-nesterov": (10, 17)}
 
 
 def operation_seconds(
@@ -83,7 +85,8 @@ def _roofline(
     moving = moving_seconds(moved, profile)
     computing: float | None = 0.0
     if operation.operator_class != "elementwise":
-        computing = None if rate is None else operation.flops / rate.value
+        unknown = 0.0 if operation.operator_class == "transpose" else None
+        computing = unknown if rate is None else operation.flops / rate.value
     if moving is None or computing is None:
         return None
     overhead = profile.dispatch_seconds.value if profile.dispatch_seconds else 0.0
@@ -96,10 +99,15 @@ def update_seconds(
     """Duration of adding up the gradients of a tensor of that size, and of updating it.
 
     The sum of the gradients is cleared, each micro-batch adds to it, its norm is taken; then come
-    the update graph's operators. kind: that of the optimizer.
+    the update graph's operators. kind: that of the optimizer. Where the rate of the optimizer's
+    operators is unknown, they move their bytes at the bandwidth.
     """
-    operators, accesses = UPDATE[kind]
-    moving = moving_seconds((2 * micro_batches + 2 + accesses) * size_bytes, profile)
+    operators, accesses = UPDATE_WORK[kind]
+    rate = profile.flops_per_second.get(UPDATE)
+    if rate is None:
+        moving = moving_seconds((2 * micro_batches + 2 + accesses) * size_bytes, profile)
+    else:
+        moving = (operators + micro_batches + 1) * (size_bytes / _ELEMENT_BYTES) / rate.value
     overhead = profile.dispatch_seconds.value if profile.dispatch_seconds else 0.0
     return None if moving is None else moving + (operators + micro_batches) * overhead
 

@@ -125,7 +125,7 @@ def _light_path(
 
 def is_light(graph: StepGraph, operation: Operation) -> bool:
     """Whether an operation costs no more than a few FLOPs per byte that it writes."""
-    if operation.operator_class not in ("elementwise", "view"):
+    if operation.operator_class not in ("elementwise", "transpose", "view"):
         return False
     written = sum(graph.tensor_bytes[name] for name in operation.outputs)
     return operation.flops <= _LIGHT_FLOPS_PER_BYTE * written

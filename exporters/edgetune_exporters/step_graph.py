@@ -110,9 +110,18 @@ def _class_and_flops(node: onnx.NodeProto, types: Types) -> tuple[str, int]:
         per_position = 2 * prod(weight[1:])
         positions = out if node.op_type == "Conv" else prod(types[node.input[0]][1])
         return _convolution_class(node, weight), per_position * positions
+    if node.op_type == "Transpose" and _moves_elements(node, types[node.input[0]][1]):
+        return "transpose", out
     if node.op_type == "Gather":
         return "elementwise", out  # what it does not pick it does not read
     return "elementwise", max(out, *(prod(types[name][1]) for name in node.input if name), 0)
+
+
+def _moves_elements(node: onnx.NodeProto, shape: Sequence[int]) -> bool:
+    """Whether the elements of the last axis do not stay together; axes of 1 are none."""
+    (order,) = [list(a.ints) for a in node.attribute if a.name == "perm"]
+    axes = [axis for axis in range(len(shape)) if shape[axis] > 1]
+    return bool(axes) and [axis for axis in order if axis in axes][-1] != axes[-1]
 
 
 def _convolution_class(node: onnx.NodeProto, weight: tuple[int, ...]) -> str:

@@ -18,7 +18,7 @@ from edgetune.cli.calibrate_command import describe_calibration
 from edgetune.errors import DeviceError, MeterError, StorageError
 from edgetune.files.device_profiles import load_profile
 from edgetune.meters import ScriptedMeter
-from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PREFIX
+from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PREFIX, UPDATE
 from edgetune.runtime.onnxruntime_packages import import_onnxruntime
 
 
@@ -92,7 +92,7 @@ def test_the_rate_of_a_class_is_all_its_work_over_all_its_time() -> None:
     assert 1 / found["bytes"].seconds == pytest.approx(4)
 
 
-KEYS = [k for k in (*OPERATOR_CLASSES, *PREFIX.values(), INT8) if k != "elementwise"]
+KEYS = [k for k in (*OPERATOR_CLASSES, *PREFIX.values(), INT8, UPDATE) if k != "elementwise"]
 TIMED = (*(timed(key, 1e9, 0.5) for key in (*KEYS, "bytes")), timed("dispatch", 200, 1e-3))
 CALIBRATION = Calibration(
     cores=4,
@@ -157,7 +157,7 @@ def test_the_same_calibration_is_the_same_text() -> None:
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize(("spread", "said"), [(0.05, "no workload"), (0.3, "1 of 10 workloads")])
+@pytest.mark.parametrize(("spread", "said"), [(0.05, "no workload"), (0.3, "1 of 12 workloads")])
 def test_a_busy_machine_is_said_to_be_one(spread: float, said: str) -> None:
     first = replace(TIMED[0], duration=replace(TIMED[0].duration, spread=spread))
     found = describe_calibration(replace(CALIBRATION, timed=(first, *TIMED[1:])))

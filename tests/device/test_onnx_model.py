@@ -9,7 +9,7 @@ import pytest
 from edgetune.calibration.workloads import workloads
 from edgetune.files.onnx_model import Node, onnx_model
 from edgetune.nouns.bundle_names import FEATURES, GRADIENTS
-from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PREFIX
+from edgetune.nouns.profile import INT8, OPERATOR_CLASSES, PREFIX, UPDATE
 from edgetune.runtime.onnx_session import adds_bytes_exactly, session_options
 from edgetune.runtime.onnxruntime_packages import import_onnxruntime
 
@@ -65,7 +65,7 @@ def test_the_same_model_has_the_same_bytes() -> None:
 def test_every_class_that_the_planner_has_a_rate_for_is_measured() -> None:
     measured = {workload.measures for workload in workloads()}
     bound_by_memory = {"elementwise"}
-    assert {*OPERATOR_CLASSES, *PREFIX.values(), INT8} - bound_by_memory <= measured
+    assert {*OPERATOR_CLASSES, *PREFIX.values(), INT8, UPDATE} - bound_by_memory <= measured
 
 
 def test_a_prefix_and_what_has_gradients_run_with_the_options_of_training() -> None:

@@ -12,7 +12,7 @@ from edgetune.nouns.cost import StepCost
 from edgetune.nouns.optimizer import Optimizer
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import Operation, StepGraph
-from edgetune.planning.device_time import UPDATE
+from edgetune.planning.device_time import UPDATE_WORK
 from edgetune.planning.moments import selection_level
 from edgetune.planning.process_memory import (
     BASE_PROCESS_BYTES,
@@ -183,7 +183,7 @@ def test_micro_batches_multiply_work_and_not_memory(batch: int, micro_batches: i
     assert found.moved_bytes == one.moved_bytes * micro_batches
     assert one.seconds is not None
     # Of w2, once per step: the update's operators and their overhead, clearing, and the norm.
-    operators, accesses = UPDATE["sgd"]
+    operators, accesses = UPDATE_WORK["sgd"]
     update = (2 + accesses) * 40 / 1000 + operators * 0.5
     assert found.seconds == pytest.approx((one.seconds - update) * micro_batches + update)
     assert found.joules == pytest.approx(2 * (found.seconds or 0))

@@ -28,7 +28,7 @@ def test_convolutions_are_told_apart_by_what_they_cost(layer: nn.Module, found: 
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), layer, *head).eval()
     example = Example(model, torch.randn(2, 3, 6, 6), torch.tensor([0, 1]), nn.CrossEntropyLoss())
     operations = dense_step(example, 2).graph.operations
-    others = {"view", "elementwise", "matmul"}
+    others = {"view", "elementwise", "matmul", "transpose"}
     assert {o.operator_class for o in operations} - others == found
     # Of one channel in or out per group there are the forward, and each of its gradients.
     depthwise = [o for o in operations if o.operator_class == "depthwise"]
