@@ -163,6 +163,8 @@ def _run(options: argparse.Namespace) -> int:
         print_json({**told, **written, "features": kept, "replan": advice})
     else:
         print(_describe(result, data_bytes, energy))
+        if result.micro_batch != manifest.plan.micro_batch:
+            print(f"memory       ran short: from then on {result.micro_batch} samples at once")
         size = f"{out} ({format_bytes(out.stat().st_size)})" if result.steps else None
         print(f"delta        {size or 'not written; nothing changed yet'}")
         print(f"checkpoint   {checkpoint}")

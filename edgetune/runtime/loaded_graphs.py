@@ -21,27 +21,27 @@ _TRAINING = (GRADIENTS, UPDATE)
 class LoadedGraphs:
     """The graphs in `folder`, by the names of edgetune.nouns.bundle_names.
 
-    step_bytes: what a step takes besides weights and state. profile_prefix: if given, onnxruntime
+    block_bytes: what the tensors of one run take at the most. profile_prefix: if given, onnxruntime
     times the nodes of every graph (`end_profiling`).
     """
 
-    def __init__(self, folder: Path, step_bytes: int, profile_prefix: str | None) -> None:
+    def __init__(self, folder: Path, block_bytes: float, profile_prefix: str | None) -> None:
         self._onnxruntime = import_onnxruntime()
         self._folder, self._profile_prefix = folder, profile_prefix
         self._smaller = False
-        self._start(step_bytes)
+        self._start(block_bytes)
 
-    def _start(self, step_bytes: int) -> None:
+    def _start(self, block_bytes: float) -> None:
         self._loaded: dict[str, Any] = {}
         self._bound: dict[str, BoundGraph] = {}
         self._run_before: set[str] = set()
         # An arena before it is freed with the last graph in it.
-        self._arena = SharedArena(self._onnxruntime, step_bytes)
+        self._arena = SharedArena(self._onnxruntime, block_bytes)
 
-    def go_over_to_smaller(self, step_bytes: int) -> None:
-        """Run those of the smaller micro-batch from now on, which take so much in a step."""
+    def go_over_to_smaller(self, block_bytes: float) -> None:
+        """Run those of the smaller micro-batch from now on, whose runs take so much."""
         self._smaller = True
-        self._start(step_bytes)
+        self._start(block_bytes)
 
     def batch_of(self, graph: str) -> int | None:
         """How many samples the graph takes at once, None for any number."""

@@ -32,6 +32,12 @@ from edgetune.nouns.bundle_names import (
 )
 from edgetune.nouns.manifest import Manifest
 from edgetune.nouns.slices import put_slices, share_problems, take_slices
+from edgetune.planning.process_memory import (
+    ALLOCATOR_OVERHEAD,
+    BLOCK_OVERHEAD,
+    SHARE_TEMPORARIES,
+    UPDATE_TEMPORARIES,
+)
 from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.feature_cache import FeatureCache, prefix_digest
 from edgetune.runtime.loaded_graphs import LoadedGraphs
@@ -53,10 +59,10 @@ class PortableSession:
         self, folder: Path, manifest: Manifest, digest: str, profile_prefix: str | None = None
     ) -> None:
         self._folder, self._manifest, self._digest = folder, manifest, digest
-        self._graphs = LoadedGraphs(folder, manifest.plan.cost.activation_bytes, profile_prefix)
         self._shares = manifest.plan.selection.shares
         # Whole tensors, because the graphs read them whole; all else here is of slices.
         self._values = _initial_values(folder, manifest)
+        self._graphs = LoadedGraphs(folder, self._block_bytes(), profile_prefix)
         shapes = {
             name: self._shares[name].shape(value.shape) if name in self._shares else value.shape
             for name, value in self._values.items()
@@ -81,6 +87,15 @@ class PortableSession:
     @property
     def digest(self) -> str:
         return self._digest
+
+    def _block_bytes(self) -> float:
+        """What the tensors of one run take at the most: of the gradients, or of an update."""
+        step = self._manifest.plan.cost.activation_bytes * BLOCK_OVERHEAD / ALLOCATOR_OVERHEAD
+        updates = [
+            value.nbytes * (SHARE_TEMPORARIES if name in self._shares else UPDATE_TEMPORARIES)
+            for name, value in self._values.items()
+        ]
+        return max([step, *updates])
 
     def accumulate(self, batch: MicroBatch) -> MicroResult:
         if not self._pending:
@@ -139,7 +154,7 @@ class PortableSession:
         if small.features != self._manifest.features:
             self._cache = None
         self._manifest = replace(self._manifest, plan=plan, features=small.features, smaller=None)
-        self._graphs.go_over_to_smaller(small.cost.activation_bytes)
+        self._graphs.go_over_to_smaller(self._block_bytes())
         self._pending = 0
         return True
 

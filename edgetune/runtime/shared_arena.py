@@ -2,8 +2,8 @@
 
 Without it every run takes new memory from the system, which has to clear it: a tenth of a step, a
 third of a small one. Of arenas of their own, each graph would keep its own block; in one that has
-room for the largest, all lie at the same place. So the arena has the size of the block that the
-plan says a step needs, and no page of it is there before it is touched.
+room for the largest, all lie at the same place. So the arena has the size of the largest block that
+the plan says a graph needs, and no page of it is there before it is touched.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from typing import Any
-
-from edgetune.planning.process_memory import ALLOCATOR_OVERHEAD, BLOCK_OVERHEAD
 
 # What the arena's own bookkeeping and the kernels' small buffers take beside a graph's block.
 _MARGIN_BYTES = 4 * 2**20
@@ -31,12 +29,11 @@ _ENTRIES = {
 class SharedArena:
     """The arena of the graphs that are loaded next; that of an older session is its own still.
 
-    step_bytes: of the plan's cost, what a step takes besides weights and state.
+    block_bytes: what the tensors of one run take at the most.
     """
 
-    def __init__(self, onnxruntime: Any, step_bytes: int) -> None:
-        block = step_bytes * BLOCK_OVERHEAD / ALLOCATOR_OVERHEAD + _MARGIN_BYTES
-        size = min(math.ceil(block / _MIB) * _MIB, _MOST)
+    def __init__(self, onnxruntime: Any, block_bytes: float) -> None:
+        size = min(math.ceil((block_bytes + _MARGIN_BYTES) / _MIB) * _MIB, _MOST)
         kinds, memory = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
         place = onnxruntime.OrtMemoryInfo("Cpu", kinds.ORT_ARENA_ALLOCATOR, 0, memory.DEFAULT)
         sizes = {

@@ -153,6 +153,7 @@ class _Loop:
             stopped_by=self._stopped_by,
             paused_seconds=dict(self._watch.paused_seconds),
             holds_best=run.holds_best,
+            micro_batch=self._session.manifest.plan.micro_batch,
         )
 
     def _train_epoch(self, train: Dataset) -> None:

@@ -20,6 +20,7 @@ class TrainingResult:
     stopped_by: the budget that ended the run, None when it came to its own end; then the checkpoint
     is where a resumed run continues. paused_seconds: how long it was paused, by budget.
     holds_best: whether the session now holds the values of best_epoch, not the last ones.
+    micro_batch: samples at once in the last step; less than the plan's where memory ran short.
     """
 
     epochs: int
@@ -34,3 +35,4 @@ class TrainingResult:
     stopped_by: Stop | None = None
     paused_seconds: Mapping[BudgetName, float] = field(default_factory=dict)
     holds_best: bool = False
+    micro_batch: int | None = None
