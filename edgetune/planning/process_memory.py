@@ -22,7 +22,7 @@ BYTES_PER_OPERATION = 5 * 2**10
 BYTES_PER_UPDATE = 60 * 2**10
 
 # The block that onnxruntime lays a run's tensors out in, over what is alive at once.
-BLOCK_OVERHEAD = 1.04
+BLOCK_OVERHEAD = 1.1
 
 # The arena that holds the block, over what is alive at once: in the first run of a graph, its
 # tensors lie in the arena one by one, with room between them.

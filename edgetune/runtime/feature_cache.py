@@ -50,21 +50,26 @@ class FeatureCache:
     def __init__(self, folder: Path, prefix: str, bound_bytes: int) -> None:
         self._folder, self._prefix, self._bound = folder, prefix, bound_bytes
         self._files: dict[str, _Records | None] = {}  # by data set; None where none can be
+        self._room: Arrays = {}  # what was returned last; the next lies in the same memory
 
     def features(self, batch: MicroBatch, compute: Compute) -> dict[str, Array]:
-        """Features of a micro-batch by tensor: read where all are there, else computed and kept."""
+        """Features of a micro-batch by tensor: read where all are there, else computed and kept.
+
+        They lie in the memory that `compute` returned, or that was returned before.
+        """
         samples = batch.samples
         if samples is None:
             return compute(batch.inputs)
         records = self._files.get(samples.dataset)
-        found = records.read(samples.rows) if records else None
+        found = records.read(samples.rows, self._room) if records else None
         if found is not None:
+            self._room = found
             return found
-        computed = compute(batch.inputs)
+        computed = self._room = compute(batch.inputs)
         if samples.dataset not in self._files:
             records = self._open(samples, batch.inputs, computed, compute)
             self._files[samples.dataset] = records
-            found = records.read(samples.rows) if records else None
+            found = records.read(samples.rows, {}) if records else None
             if found is not None:  # an earlier run kept them
                 return found
         if records:
@@ -138,14 +143,20 @@ class _Layout:
         )
         return record.tobytes()
 
-    def unpacked(self, records: npt.NDArray[np.uint8]) -> dict[str, Array]:
-        """Features by tensor of records (samples, stride)."""
-        found = {}
+    def room(self, samples: int, there: Arrays) -> dict[str, Array]:
+        """Memory for the features of so many samples: what is `there`, if it fits."""
+        fits = {n: (samples, *shape) for n, _, shape, _ in self.places} == {
+            name: array.shape for name, array in there.items()
+        }
+        if fits:
+            return dict(there)
+        return {n: np.empty((samples, *shape), dtype) for n, dtype, shape, _ in self.places}
+
+    def unpack(self, record: npt.NDArray[np.uint8], room: Arrays, place: int) -> None:
+        """Put the features in a record at `place` of a micro-batch."""
         for name, dtype, shape, offset in self.places:
             size = dtype.itemsize * int(np.prod(shape))
-            rows = np.ascontiguousarray(records[:, offset : offset + size])
-            found[name] = rows.view(dtype).reshape(len(records), *shape)
-        return found
+            room[name][place] = record[offset : offset + size].view(dtype).reshape(shape)
 
 
 class _Records:
@@ -164,17 +175,22 @@ class _Records:
         with suppress(OSError, AttributeError):
             os.close(self._file)
 
-    def read(self, rows: npt.NDArray[np.int64]) -> dict[str, Array] | None:
-        """The features of these samples, None unless all are there whole."""
+    def read(self, rows: npt.NDArray[np.int64], there: Arrays) -> dict[str, Array] | None:
+        """The features of these samples, None unless all are there whole.
+
+        there: memory to put them in, where it fits; what was in it is lost either way.
+        """
         if int(rows.max()) >= self._count:
             return None
-        records = np.empty((len(rows), self._layout.stride), np.uint8)
-        for record, row in zip(records, rows, strict=True):
+        room = self._layout.room(len(rows), there)
+        record = np.empty(self._layout.stride, np.uint8)
+        for place, row in enumerate(rows):
             if os.preadv(self._file, [record.data], self._offset(row)) < len(record):
                 return None
             if int.from_bytes(record[:_CHECK_BYTES].tobytes(), "little") != _check(record):
                 return None
-        return self._layout.unpacked(records)
+            self._layout.unpack(record, room, place)
+        return room
 
     def write(self, rows: npt.NDArray[np.int64], features: Arrays) -> None:
         """Keep what fits; a disk that is full is not written to again."""
@@ -207,8 +223,12 @@ def _is_by_sample(inputs: Arrays, computed: Arrays, compute: Compute) -> bool:
     size = len(next(iter(inputs.values())))
     if any(values.ndim == 0 or len(values) != size for values in computed.values()):
         return False
+    kept = {name: values.copy() for name, values in computed.items()}
     backwards = compute({name: values[::-1].copy() for name, values in inputs.items()})
-    return all(_agree(values, backwards[name][::-1]) for name, values in computed.items())
+    agree = all(_agree(values, backwards[name][::-1]) for name, values in kept.items())
+    for name, values in kept.items():
+        np.copyto(computed[name], values)  # which may be the memory of `backwards`
+    return agree
 
 
 def _agree(values: Array, other: Array) -> bool:

@@ -225,7 +225,13 @@ class PortableSession:
 
     def features(self, inputs: Arrays) -> dict[str, Array]:
         """What the frozen prefix makes of a micro-batch, by tensor; empty without a prefix."""
-        return self._graphs.run(FEATURES, inputs) if self._manifest.features else {}
+        if not self._manifest.features:
+            return {}
+        return {name: value.copy() for name, value in self._computed(inputs).items()}
+
+    def _computed(self, inputs: Arrays) -> dict[str, Array]:
+        """The same, in memory that is written over when it is computed again."""
+        return self._graphs.run_in_place(FEATURES, (inputs,), (), {})
 
     def keep_features(self, cache: FeatureCache | None) -> None:
         """Read the prefix's results from `cache` where they are there; None computes them."""
@@ -241,9 +247,9 @@ class PortableSession:
         if not self._manifest.features:
             features: Arrays = {}
         elif self._cache is None:
-            features = self._graphs.run_in_place(FEATURES, (batch.inputs,), (), {})
+            features = self._computed(batch.inputs)
         else:
-            features = self._cache.features(batch, self.features)
+            features = self._cache.features(batch, self._computed)
         return features, batch.targets, {SCALE: batch.scale}, batch.inputs
 
 
