@@ -73,8 +73,8 @@ BAD_FILES = [
         "matmul =",
         "matmuls =",
         "flops_per_second.matmuls: found an unknown key, expected one of convolution, pointwise, "
-        "depthwise, matmul, elementwise, prefix_convolution, prefix_pointwise, prefix_depthwise, "
-        "int8, peak; the nearest names are matmul",
+        "depthwise, matmul, transpose, elementwise, prefix_convolution, prefix_pointwise, "
+        "prefix_depthwise, int8, update, peak; the nearest names are matmul",
         id="unknown operator class",
     ),
     pytest.param(
