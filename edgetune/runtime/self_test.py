@@ -7,7 +7,7 @@ with which the device checks itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,19 @@ def run_self_test(session: TrainingSession, recorded: SelfTest) -> SelfTestRepor
     update_share = _compare_updates(session, recorded, problems)
     session.load_state(before)
     return SelfTestReport(loss_share, gradient_share, update_share, tuple(problems))
+
+
+def run_every_self_test(session: TrainingSession, recorded: SelfTest) -> SelfTestReport:
+    """`run_self_test`, and again in the smaller pieces that the bundle carries, if it does.
+
+    The report is that of the first, with the problems of both. Leaves the session in the last.
+    """
+    report = run_self_test(session, recorded)
+    problems = list(report.problems)
+    while session.smaller():
+        pieces = f"in pieces of {session.manifest.plan.micro_batch} samples, "
+        problems += [pieces + problem for problem in run_self_test(session, recorded).problems]
+    return replace(report, problems=tuple(problems))
 
 
 def _in_pieces(batch: MicroBatch, size: int) -> Iterator[MicroBatch]:

@@ -21,7 +21,12 @@ from edgetune.nouns.selection import Selection
 from edgetune.planning.split import split_step
 from edgetune.runtime.open_session import open_as_exported
 from edgetune.runtime.portable_session import PortableSession
-from edgetune.runtime.self_test import SelfTest, SelfTestReport, run_self_test, write_self_test
+from edgetune.runtime.self_test import (
+    SelfTest,
+    SelfTestReport,
+    run_every_self_test,
+    write_self_test,
+)
 from edgetune.runtime.session import TrainingSession
 from edgetune_exporters.dense_step import lowered_forward
 from edgetune_exporters.factory import Example
@@ -218,7 +223,7 @@ def _in_int8(
         recorded, step, plan.selection, session.features(recorded.batch.inputs)
     )
     _finish(planned, "portable", behind, folder, loss)
-    report = run_self_test(open_as_exported(folder), behind)
+    report = run_every_self_test(open_as_exported(folder), behind)
     raise_all(
         _DiffersError,
         "behind the 8-bit prefix the export does not compute what PyTorch computes, so nothing was "
@@ -236,15 +241,12 @@ def _open_portable(folder: Path) -> PortableSession:
 
 def _verify(planned: PlannedStep, folder: Path, name: str, recorded: SelfTest) -> SelfTestReport:
     session = open_as_exported(folder)
-    report = run_self_test(session, recorded)
-    problems = [*report.problems, *_wrong_predictions(planned, session, recorded)]
-    if session.smaller():
-        pieces = f"in pieces of {session.manifest.plan.micro_batch} samples, "
-        problems += [pieces + problem for problem in run_self_test(session, recorded).problems]
+    wrong = _wrong_predictions(planned, session, recorded)
+    report = run_every_self_test(session, recorded)
     raise_all(
         _DiffersError,
         f"the {name} export does not compute what PyTorch computes, so nothing was written",
-        problems,
+        [*report.problems, *wrong],
     )
     return report
 
