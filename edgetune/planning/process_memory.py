@@ -38,3 +38,8 @@ LOADING_COPIES = 3
 
 # Copies of the values of shares that writing a checkpoint or a delta makes.
 SAVED_COPIES = 1
+
+
+def update_bytes(trained_bytes: int, is_share: bool) -> float:
+    """Temporaries of updating a tensor, or a share of one, of that size."""
+    return (SHARE_TEMPORARIES if is_share else UPDATE_TEMPORARIES) * trained_bytes

@@ -36,8 +36,7 @@ from edgetune.planning.process_memory import (
     BYTES_PER_UPDATE,
     LOADING_COPIES,
     SAVED_COPIES,
-    SHARE_TEMPORARIES,
-    UPDATE_TEMPORARIES,
+    update_bytes,
 )
 
 # Sums of floating-point bytes in another order differ by less.
@@ -94,8 +93,8 @@ class StepCosts:
 
     def update_bytes(self, candidate: int) -> float:
         """Temporaries of the update graph; it updates one tensor after the other."""
-        whole = self.graph.candidates[candidate].share is None
-        return (UPDATE_TEMPORARIES if whole else SHARE_TEMPORARIES) * self._sizes[candidate]
+        is_share = self.graph.candidates[candidate].share is not None
+        return update_bytes(self._sizes[candidate], is_share)
 
     def workspaces(self) -> Amounts:
         """What each kernel allocates while it runs; the largest counts."""

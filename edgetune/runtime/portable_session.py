@@ -35,8 +35,7 @@ from edgetune.nouns.slices import put_slices, share_problems, take_slices
 from edgetune.planning.process_memory import (
     ALLOCATOR_OVERHEAD,
     BLOCK_OVERHEAD,
-    SHARE_TEMPORARIES,
-    UPDATE_TEMPORARIES,
+    update_bytes,
 )
 from edgetune.runtime.expected_arrays import check_expected_arrays
 from edgetune.runtime.feature_cache import FeatureCache, prefix_digest
@@ -62,7 +61,6 @@ class PortableSession:
         self._shares = manifest.plan.selection.shares
         # Whole tensors, because the graphs read them whole; all else here is of slices.
         self._values = _initial_values(folder, manifest)
-        self._graphs = LoadedGraphs(folder, self._block_bytes(), profile_prefix)
         shapes = {
             name: self._shares[name].shape(value.shape) if name in self._shares else value.shape
             for name, value in self._values.items()
@@ -76,6 +74,7 @@ class PortableSession:
             ACCUMULATED + name: np.zeros(shape, self._values[name].dtype)
             for name, shape in shapes.items()
         }
+        self._graphs = LoadedGraphs(folder, self._block_bytes(), profile_prefix)
         self._pending = 0
         self._updates = 0
         self._cache: FeatureCache | None = None
@@ -92,8 +91,8 @@ class PortableSession:
         """What the tensors of one run take at the most: of the gradients, or of an update."""
         step = self._manifest.plan.cost.activation_bytes * BLOCK_OVERHEAD / ALLOCATOR_OVERHEAD
         updates = [
-            value.nbytes * (SHARE_TEMPORARIES if name in self._shares else UPDATE_TEMPORARIES)
-            for name, value in self._values.items()
+            update_bytes(gradient.nbytes, name in self._shares)
+            for name, gradient in self._like_values().items()
         ]
         return max([step, *updates])
 
