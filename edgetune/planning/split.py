@@ -124,8 +124,14 @@ def _light_path(
 
 
 def is_light(graph: StepGraph, operation: Operation) -> bool:
-    """Whether an operation costs no more than a few FLOPs per byte that it writes."""
+    """Whether an operation costs no more than a few FLOPs per byte that it writes.
+
+    Rows looked up in a larger weight do not: whoever repeats that loads the whole weight again.
+    """
     if operation.operator_class not in ("elementwise", "transpose", "view"):
         return False
     written = sum(graph.tensor_bytes[name] for name in operation.outputs)
+    table = operation.inputs[0] if operation.reads_in_part else ""
+    if table in graph.parameters and graph.tensor_bytes[table] > written:
+        return False
     return operation.flops <= _LIGHT_FLOPS_PER_BYTE * written

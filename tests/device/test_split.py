@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from edgetune.nouns.candidate import Candidate
 from edgetune.nouns.selection import Selection
 from edgetune.nouns.step_graph import Operation, StepGraph
-from edgetune.planning.split import needed_operations, reached_from, results_of, split_step
+from edgetune.planning.split import (
+    is_light,
+    needed_operations,
+    reached_from,
+    results_of,
+    split_step,
+)
 from tests.device.step_graphs import fixed, step_graphs
 
 
@@ -62,6 +68,35 @@ def test_what_is_not_light_is_handed_over_instead_of_repeated() -> None:
     assert split.features == ("h", "m")
     assert names(split.tail) == "second score slope grad2"
     assert split.tail_inputs == ()
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        pytest.param(Operation("o", "elementwise", ("x",), ("m",), 16.0), True, id="mask"),
+        pytest.param(Operation("o", "elementwise", ("x",), ("m",), 17.0), False, id="much-work"),
+        pytest.param(Operation("o", "matmul", ("x", "w1"), ("m",), 1.0), False, id="product"),
+        pytest.param(
+            Operation("o", "elementwise", ("w1", "x"), ("m",), 1.0, reads_in_part=True),
+            False,
+            id="rows-of-a-larger-weight",
+        ),
+        pytest.param(
+            Operation("o", "elementwise", ("w1", "x"), ("h",), 1.0, reads_in_part=True),
+            True,
+            id="rows-of-a-small-weight",
+        ),
+        pytest.param(
+            Operation("o", "view", ("x",), ("m",), 0.0, reads_in_part=True),
+            True,
+            id="part-of-an-activation",
+        ),
+    ],
+)
+def test_light_is_what_costs_little_and_loads_no_large_weight(
+    operation: Operation, expected: bool
+) -> None:
+    assert is_light(by_hand(), operation) is expected
 
 
 def test_a_selection_at_the_bottom_leaves_no_prefix() -> None:
