@@ -148,10 +148,10 @@ def workloads() -> tuple[Workload, ...]:
 
 
 def _convolutions() -> Iterator[Workload]:
-    """Forward, gradient of the input and gradient of the weight, dense and depthwise.
+    """Forward and gradient of the input, of a depthwise one that of the weight too.
 
-    The gradient of a weight is a convolution with images as the kernels (docs/design.md), of a
-    depthwise one with a group per channel of each sample.
+    The gradient of a depthwise weight is a convolution with images as the kernels and a group per
+    channel of each sample; that of any other is a matrix product.
     """
     for name, measures, image, weight, stride, pad, group in (
         ("3x3, 64 channels", "convolution", (4, 64, 20, 20), (64, 64, 3, 3), 1, 1, 1),
@@ -159,8 +159,6 @@ def _convolutions() -> Iterator[Workload]:
         ("3x3, 3 channels", "convolution", (4, 3, 96, 96), (32, 3, 3, 3), 2, 1, 1),
         ("1x1, 96 channels", "pointwise", (4, 96, 24, 24), (144, 96, 1, 1), 1, 0, 1),
         ("1x1, 320 channels", "pointwise", (4, 320, 6, 6), (1280, 320, 1, 1), 1, 0, 1),
-        ("of a weight, 64 channels", "convolution", (64, 8, 18, 18), (64, 8, 16, 16), 1, 0, 1),
-        ("of a weight, 256 channels", "convolution", (256, 4, 8, 8), (256, 4, 6, 6), 1, 0, 1),
         ("3x3, 96 channels", "depthwise", (4, 96, 24, 24), (96, 1, 3, 3), 1, 1, 96),
         ("3x3, 384 channels", "depthwise", (4, 384, 6, 6), (384, 1, 3, 3), 1, 1, 384),
         ("of a weight, 96 channels", "depthwise", (1, 384, 26, 26), (384, 1, 24, 24), 1, 0, 384),

@@ -112,8 +112,8 @@ def _class_and_flops(node: onnx.NodeProto, types: Types) -> tuple[str, int]:
         return _convolution_class(node, weight), per_position * positions
     if node.op_type == "Transpose" and _moves_elements(node, types[node.input[0]][1]):
         return "transpose", out
-    if node.op_type == "Gather":
-        return "elementwise", out  # what it does not pick it does not read
+    if node.op_type in ("Gather", "Slice"):
+        return "elementwise", out  # what they do not pick they do not read
     return "elementwise", max(out, *(prod(types[name][1]) for name in node.input if name), 0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from edgetune_exporters.capture import quiet
+from edgetune_exporters.decompositions import convolutions
 from edgetune_exporters.decompositions.table import decompositions
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -54,6 +55,10 @@ def check(function: Function, *shapes: Shape) -> fx.GraphModule:
         assert one.shape == other.shape
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     return graph
+
+
+def count(graph: fx.GraphModule, operator: str) -> int:
+    return sum(str(node.target) == operator for node in graph.graph.nodes)
 
 
 def operators_of(graph: fx.GraphModule) -> set[str]:
@@ -108,6 +113,8 @@ CONVOLUTIONS = [
     pytest.param(F.conv2d, {}, (2, 3, 12, 12), (4, 3, 1, 1), id="pointwise-many-positions"),
     pytest.param(F.conv2d, {}, (3, 8, 1, 2), (9, 8, 1, 1), id="pointwise-few-positions"),
     pytest.param(F.conv2d, {}, (1, 3, 5, 5), (4, 3, 3, 3), id="batch-of-one"),
+    pytest.param(F.conv2d, {"padding": 3}, (2, 3, 9, 9), (4, 3, 7, 7), id="2d-large-kernel"),
+    pytest.param(F.conv2d, {"padding": 1}, (2, 8, 4, 4), (9, 8, 3, 3), id="2d-large-weight"),
     pytest.param(F.conv3d, {"padding": 1}, (2, 2, 4, 5, 4), (3, 2, 3, 3, 3), id="3d"),
     pytest.param(
         F.conv3d,
@@ -153,18 +160,62 @@ def test_a_pointwise_weight_gradient_is_a_matrix_product() -> None:
     few = operators_of(check(F.conv2d, (3, 8, 1, 2), (9, 8, 1, 1)))
     assert "aten.bmm.default" in many and "aten.mm.default" not in many
     assert "aten.mm.default" in few and "aten.bmm.default" not in few
-    assert "aten.bmm.default" not in operators_of(check(F.conv2d, (2, 3, 8, 8), (4, 3, 3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("weight", "groups", "products"),
+    [
+        pytest.param((4, 4, 3, 3), 1, 1, id="3x3"),
+        pytest.param((4, 4, 5, 6), 1, 1, id="30-taps"),
+        pytest.param((4, 4, 6, 6), 1, 0, id="36-taps"),
+        pytest.param((4, 2, 3, 3), 2, 0, id="grouped"),
+        pytest.param((4, 1, 3, 3), 4, 0, id="depthwise"),
+    ],
+)
+def test_a_weight_gradient_is_one_product_with_patches_or_a_convolution(
+    weight: Shape, groups: int, products: int
+) -> None:
+    graph = check(lambda x, w: F.conv2d(x, w, groups=groups), (2, 4, 8, 8), weight)
+    assert count(graph, "aten.mm.default") == products
+    assert count(graph, "aten.convolution.default") == 3 - products
+
+
+@pytest.mark.parametrize(
+    ("data", "products"),
+    [
+        pytest.param((11, 4, 8, 8), 6, id="two-samples-and-the-rest"),
+        pytest.param((2, 4, 8, 8), 2, id="one-sample"),
+        pytest.param((1, 4, 8, 8), 1, id="batch-of-one"),
+    ],
+)
+def test_large_patches_are_made_of_some_samples_at_a_time(
+    data: Shape, products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolutions, "PATCHES_BYTES", 0)
+    graph = check(lambda x, w: F.conv2d(x, w, padding=1), data, (4, 4, 3, 3))
+    assert count(graph, "aten.mm.default") + count(graph, "aten.addmm.default") == products
+
+
+@pytest.mark.parametrize(
+    ("data", "flips"),
+    [
+        pytest.param((2, 8, 4, 4), 0, id="weight-larger-than-gradient"),
+        pytest.param((2, 8, 9, 9), 1, id="weight-smaller-than-gradient"),
+    ],
+)
+def test_of_the_kernel_only_a_small_one_is_flipped_for_the_input_gradient(
+    data: Shape, flips: int
+) -> None:
+    graph = check(lambda x, w: F.conv2d(x, w, padding=1), data, (8, 8, 3, 3))
+    assert count(graph, "aten.flip.default") == flips
 
 
 def test_only_what_is_asked_for_is_computed() -> None:
     data, weight = tensors((2, 3, 6, 6), (4, 3, 3, 3))
     graph, _ = traced_gradient(lambda w: F.conv2d(data.detach(), w), [weight])
     both, _ = traced_gradient(F.conv2d, [data, weight])
-    count = [
-        sum(str(n.target) == "aten.convolution.default" for n in g.graph.nodes)
-        for g in (graph, both)
-    ]
-    assert count == [2, 3]
+    convolutions_of = [count(g, "aten.convolution.default") for g in (graph, both)]
+    assert convolutions_of == [1, 2]  # the forward, and the gradient of the data
 
 
 POOLS = [

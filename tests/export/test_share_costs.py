@@ -46,9 +46,9 @@ def shared_model(factory: Callable[[], Any]) -> Shared:
     return with_shares(dense_step(example_from(factory()), 2))
 
 
-# The other operand of a product may have to be transposed, whatever the share: the smaller the
+# The other operand of a product is gathered, or transposed, whatever the share: the smaller the
 # product, the more that weighs.
-PROPORTIONAL = {vision.resnet18: 1.06, vision.vit_tiny: 1.06, mobilenet_v2: 1.25}
+PROPORTIONAL = {vision.resnet18: 1.15, vision.vit_tiny: 1.06, mobilenet_v2: 1.39}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from edgetune_exporters.decompositions import convolutions
 from edgetune_exporters.dense_step import DenseStep, dense_step
 from edgetune_exporters.factory import Example, example_from
 from edgetune_exporters.slicing.share_gradients import with_share_gradients
@@ -132,6 +133,17 @@ def shared_model(factory: Callable[[], Any]) -> Shared:
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_share_of_a_layer_has_its_part_of_the_gradient(name: str) -> None:
     shared = shared_layer(name)
+    assert [share.name for share in shared.shares] == list(shared.offered) != []
+    assert_slices_of_autograd(shared, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", ["convolution", "strided", "transposed", "3-d"])
+def test_so_it_has_where_a_product_takes_one_sample_at_a_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolutions, "PATCHES_BYTES", 0)
+    shared = shared_layer.__wrapped__(name)
+    assert sum(node.op_type == "Gemm" for node in shared.step.lowered.model.graph.node) == 3
     assert [share.name for share in shared.shares] == list(shared.offered) != []
     assert_slices_of_autograd(shared, tolerance=1e-5)
 

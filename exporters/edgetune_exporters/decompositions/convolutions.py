@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+
+MOST_TAPS = 32
+"""Of a kernel: with more of them a convolution is as fast as the patches' product."""
+
+PATCHES_BYTES = 2**23
+"""Patches that are smaller are made of the whole batch at once."""
 
 
 def convolution(
@@ -42,11 +50,13 @@ def convolution_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of a convolution: of its input, its weight and its bias.
 
-    The weight gradient of a pointwise convolution is a matrix product; any other is a convolution
-    of the input with the output gradient as its kernel, batch and channels swapped and stride and
-    dilation exchanged; of a depthwise one each channel of each sample is a group, and nothing has
-    to be swapped. The input gradient is a convolution with the flipped kernel at stride 1
-    (with a frozen weight a constant), else a transposed convolution.
+    The weight gradient of a convolution without groups is a matrix product with the patches of the
+    input that its kernel meets. That of any other, or of a large kernel, is a convolution of the
+    input with the output gradient as its kernel, batch and channels swapped and stride and dilation
+    exchanged; of a depthwise one each channel of each sample is a group, and nothing has to be
+    swapped. The input gradient is a convolution with the flipped kernel at stride 1 (with a frozen
+    weight a constant), else a transposed convolution; that too where the kernel to be flipped would
+    be larger than the gradient.
     """
     axes = [0, *range(2, grad.dim())]
     spatial = grad.dim() - 2
@@ -83,7 +93,8 @@ def _input_gradient(
     kernel = list(weight.shape[2:])
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     mirrored = [r - p for r, p in zip(reach, padding, strict=True)]
-    if all(s == 1 for s in stride) and min(mirrored) >= 0:
+    is_wide = groups == 1 and prod(kernel) > 1 and weight.numel() > grad.numel()
+    if all(s == 1 for s in stride) and min(mirrored) >= 0 and not is_wide:
         flipped = _swap_channels(weight, groups)
         if any(k > 1 for k in kernel):
             flipped = flipped.flip(list(range(2, weight.dim())))
@@ -116,9 +127,12 @@ def _weight_gradient(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    pointwise = all(k == 1 for k in weight.shape[2:])
-    if pointwise and groups == 1 and set(stride) == {1} and set(padding) == {0}:
-        return _pointwise_weight_gradient(grad, data).reshape(weight.shape)
+    taps = prod(weight.shape[2:])
+    if groups == 1 and taps <= MOST_TAPS:
+        met = _Met(list(weight.shape[2:]), list(grad.shape[2:]), stride, padding, dilation)
+        if taps == 1:
+            return _pointwise_weight_gradient(grad, met.by_tap(data)[0]).reshape(weight.shape)
+        return _product_with_patches(grad, data, met).reshape(weight.shape)
     axes = range(2, data.dim())
     if weight.shape[1] == 1 and groups > 1:
         signal = data.reshape(1, -1, *data.shape[2:])
@@ -141,6 +155,58 @@ def _as_large(result: Tensor, weight: Tensor, axes: Sequence[int]) -> Tensor:
     for axis in axes:
         result = result.narrow(axis, 0, weight.shape[axis])
     return result
+
+
+@dataclass(frozen=True)
+class _Met:
+    """Which elements of the input, with zeros around it, a kernel meets: by spatial axis.
+
+    kernel, positions: sizes of the kernel and of the output.
+    """
+
+    kernel: list[int]
+    positions: list[int]
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+
+    def by_tap(self, data: Tensor) -> list[Tensor]:
+        """(a, b, ...) -> for every element of the kernel, in order, (a, b, *positions).
+
+        The last axis is cut first: of what is left, whole rows are copied.
+        """
+        found = [aten.constant_pad_nd(data, [p for p in self.padding[::-1] for _ in "<>"], 0)]
+        for axis in reversed(range(len(self.kernel))):
+            reach = self.stride[axis] * (self.positions[axis] - 1) + 1
+            found = [
+                aten.slice(part, axis + 2, start, start + reach, self.stride[axis])
+                for start in range(0, self.kernel[axis] * self.dilation[axis], self.dilation[axis])
+                for part in found
+            ]
+        return found
+
+
+def _product_with_patches(grad: Tensor, data: Tensor, met: _Met) -> Tensor:
+    """(N, O, ...) and (N, I, ...) -> (O, I * taps).
+
+    Patches are as many times larger than the data as the kernel has taps. So they are made of some
+    samples at a time: of as many as take no more than the operands.
+    """
+    channels, size = data.shape[1], data.element_size()
+    of_sample = channels * prod(met.kernel) * prod(met.positions) * size
+    most = max(PATCHES_BYTES, (data.numel() + grad.numel()) * size)
+    samples = max(1, most // of_sample)
+    total: Tensor | None = None
+    for first in range(0, len(data), samples):
+        some_grad, some_data = (
+            aten.slice(tensor, 0, first, first + samples).transpose(0, 1) for tensor in (grad, data)
+        )
+        rows = some_grad.flatten(1)
+        patches = torch.cat(met.by_tap(some_data), 1).reshape(-1, rows.shape[1])
+        columns = patches.t()
+        total = rows @ columns if total is None else torch.addmm(total, rows, columns)
+    assert total is not None
+    return total
 
 
 def _pointwise_weight_gradient(grad: Tensor, data: Tensor) -> Tensor:

@@ -94,6 +94,17 @@ def _slice(operator: Operator, share: Share) -> Reading | None:
     return None if share.axis in cut else Reading({0: share})
 
 
+def _pad(operator: Operator, share: Share) -> Reading | None:
+    grown = operator.integers(1)[share.axis :: len(operator.result)]
+    return None if any(grown) else Reading({0: share})
+
+
+def _concat(operator: Operator, share: Share) -> Reading | None:
+    if share.axis == operator.attributes["axis"] % len(operator.result):
+        return None
+    return Reading(dict.fromkeys(range(len(operator.inputs)), share))
+
+
 def _reduce(operator: Operator, share: Share) -> Reading | None:
     rank = len(operator.inputs[0])
     reduced = [axis % rank for axis in operator.integers(1)]
@@ -176,6 +187,8 @@ RULES: Mapping[str, Rule] = {
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Slice": _slice,
+    "Pad": _pad,
+    "Concat": _concat,
     "ReduceSum": _reduce,
     "ReduceMean": _reduce,
     "MatMul": _matmul,

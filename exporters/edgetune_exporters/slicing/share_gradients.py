@@ -209,8 +209,10 @@ def _sole_results(graph: onnx.GraphProto) -> list[str]:
         results = {sole[name] for name in node.output if name in sole}
         if names.intersection(node.output):
             results.add(node.input[0])
-        result = results.pop() if len(results) == 1 else ""
+        result = next(iter(results)) if len(results) == 1 else ""
         found.append(result)
+        if not results:
+            continue  # nothing reads it: a transposed matrix that a product reads as it lies
         for name in node.input:
             sole[name] = result if sole.get(name, result) == result else ""
     return found[::-1]
