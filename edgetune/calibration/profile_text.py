@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgetune.calibration.calibrate import Calibration
-from edgetune.calibration.workloads import DISPATCH, MOVING
+from edgetune.calibration.workloads import DISPATCH, GROUP, MOVING
 from edgetune.nouns.profile import INT8, PEAK, UPDATE
 from edgetune.units import format_bytes
 
@@ -47,16 +47,19 @@ def profile_text(
     lines.append(f"bandwidth_bytes_per_second = {number(1 / moving.seconds, how)}")
     how = "operators on next to nothing, in a row"
     lines.append(f"dispatch_seconds = {number(calibration.rates[DISPATCH].seconds, how)}")
+    how = "depthwise convolutions of small images"
+    lines.append(f"group_seconds = {number(calibration.rates[GROUP].seconds, how)}")
     if power is not None:
         lines.append(f"idle_watts = {number(power.idle_watts, power.source)}")
         lines.append(f"load_watts = {number(power.load_watts, power.source)}")
     lines += ["", "[flops_per_second]"]
-    fp32 = [t for t in calibration.timed if t.measures not in (MOVING, DISPATCH, INT8, UPDATE)]
+    others = (MOVING, DISPATCH, GROUP, INT8, UPDATE)
+    fp32 = [t for t in calibration.timed if t.measures not in others]
     fastest = max(fp32, key=lambda t: t.rate)
     how = f"the fastest of all, {fastest.measures} {fastest.name}, stands in for the peak"
     lines.append(f"{PEAK} = {number(fastest.rate, how)}")
     for key, duration in sorted(calibration.rates.items()):
-        if key not in (MOVING, DISPATCH):
+        if key not in (MOVING, DISPATCH, GROUP):
             lines.append(f"{key} = {number(1 / duration.seconds, _rounds(duration.rounds))}")
     return "\n".join([*lines, ""])
 

@@ -17,7 +17,7 @@ from edgetune.nouns.bundle_names import FEATURES, GRADIENTS
 from edgetune.nouns.loss import Array
 from edgetune.nouns.profile import INT8, PREFIX, UPDATE
 
-MOVING, DISPATCH = "bytes", "dispatch"
+MOVING, DISPATCH, GROUP = "bytes", "dispatch", "group"
 """What element-wise workloads, and the chain of operators on next to nothing, are of."""
 
 
@@ -31,10 +31,10 @@ _MOST_COPIES = 16
 class Workload:
     """A graph to be timed.
 
-    measures: a key of `flops_per_second`, or MOVING, or DISPATCH. graph: the bundle's graph whose
-    session options it runs with. copies: how often it does the same. amount: floating-point
-    operations of one copy, or bytes read and written; of DISPATCH operators. operators: of the
-    graph.
+    measures: a key of `flops_per_second`, or MOVING, DISPATCH or GROUP. graph: the bundle's graph
+    whose session options it runs with. copies: how often it does the same. amount: floating-point
+    operations of one copy, or bytes read and written; of DISPATCH operators, of GROUP groups.
+    operators: of the graph.
     """
 
     name: str
@@ -159,13 +159,15 @@ def _convolutions() -> Iterator[Workload]:
         ("3x3, 3 channels", "convolution", (4, 3, 96, 96), (32, 3, 3, 3), 2, 1, 1),
         ("1x1, 96 channels", "pointwise", (4, 96, 24, 24), (144, 96, 1, 1), 1, 0, 1),
         ("1x1, 320 channels", "pointwise", (4, 320, 6, 6), (1280, 320, 1, 1), 1, 0, 1),
-        ("3x3, 96 channels", "depthwise", (4, 96, 24, 24), (96, 1, 3, 3), 1, 1, 96),
-        ("3x3, 384 channels", "depthwise", (4, 384, 6, 6), (384, 1, 3, 3), 1, 1, 384),
-        ("of a weight, 96 channels", "depthwise", (1, 384, 26, 26), (384, 1, 24, 24), 1, 0, 384),
-        ("of a weight, 384 channels", "depthwise", (1, 1536, 8, 8), (1536, 1, 6, 6), 1, 0, 1536),
+        ("3x3, of 24 x 24", "depthwise", (4, 192, 24, 24), (192, 1, 3, 3), 1, 1, 192),
+        ("of a weight, of 24 x 24", "depthwise", (1, 384, 26, 26), (384, 1, 24, 24), 1, 0, 384),
+        ("3x3, of 3 x 3", GROUP, (4, 384, 3, 3), (384, 1, 3, 3), 1, 1, 384),
+        ("of a weight, of 3 x 3", GROUP, (1, 1536, 5, 5), (1536, 1, 3, 3), 1, 0, 1536),
     ):
         graph = _Graph(image)
         graph.convolution(weight, stride, pad, group)
+        if measures == GROUP:
+            graph.amount = image[0] * group
         yield graph.workload(name, measures, GRADIENTS, {"x": _random(image)})
     image, weight = (4, 128, 10, 10), (128, 64, 3, 3)
     graph = _Graph(image, amount=2 * prod(image) * prod(weight[1:]))

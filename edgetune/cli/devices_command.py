@@ -69,6 +69,7 @@ def _numbers(profile: DeviceProfile) -> Iterator[tuple[str, ...]]:
         ("bandwidth", profile.bandwidth_bytes_per_second),
         ("peak bandwidth", profile.peak_bandwidth_bytes_per_second),
         ("dispatch", profile.dispatch_seconds),
+        ("depthwise group", profile.group_seconds),
         ("idle power", profile.idle_watts),
         ("load power", profile.load_watts),
         *(

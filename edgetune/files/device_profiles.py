@@ -188,4 +188,5 @@ def _profile(
         meter=document.get("meter"),
         notes=document.get("notes", ""),
         peak_bandwidth_bytes_per_second=numbers.get("peak_bandwidth_bytes_per_second"),
+        group_seconds=numbers.get("group_seconds"),
     )

@@ -24,6 +24,7 @@ UNITS = {
     "bandwidth_bytes_per_second": "byte/s",
     "peak_bandwidth_bytes_per_second": "byte/s",
     "dispatch_seconds": "s",
+    "group_seconds": "s",
     "idle_watts": "W",
     "load_watts": "W",
 }

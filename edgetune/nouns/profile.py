@@ -66,6 +66,7 @@ class DeviceProfile:
         as onnxruntime sustains them, of a frozen prefix where that differs, and under "peak" the
         highest rate of the CPU; a multiply-accumulate counts as two.
     dispatch_seconds: overhead of one operator, in seconds; known where it was measured only.
+    group_seconds: overhead of one group of a depthwise convolution, in seconds; as the former.
     idle_watts: power of the idle device, in watts, at `power_scope`.
     load_watts: power with all cores at work, in watts, at `power_scope`.
     power_scope: where idle_watts and load_watts are taken: the compute module, the board's
@@ -90,6 +91,7 @@ class DeviceProfile:
     meter: str | None
     notes: str
     peak_bandwidth_bytes_per_second: Quantity | None = None
+    group_seconds: Quantity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The profile as plain dictionaries, numbers and text, fit for JSON."""

@@ -33,6 +33,7 @@ class Operation:
     int8_weight: whether it multiplies data by a weight, or looks up rows of one, and can do so with
         the weight in 8 bits.
     int8_result: whether it can hand on its result in 8 bits, from inputs in 8 bits.
+    groups: of a depthwise convolution, samples times groups: what its kernel does one by one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Operation:
     reads_in_part: bool = False
     int8_weight: bool = False
     int8_result: bool = False
+    groups: int = 0
 
 
 @dataclass(frozen=True)

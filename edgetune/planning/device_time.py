@@ -26,13 +26,14 @@ def operation_seconds(
     """Duration of running `operation` once, in seconds.
 
     The longer of computing and moving its bytes (the roofline: Williams, Waterman and Patterson,
-    2009), plus the profile's overhead per operator. None where the profile lacks the bandwidth or
-    the rate of the operation's class.
+    2009), plus the profile's overheads per operator and per group. None where the profile lacks the
+    bandwidth or the rate of the operation's class.
     """
     if operation.operator_class == "view":
         return 0.0
     rate = _rate(operation, profile)
-    return _roofline(operation, moved_bytes(operation, graph), rate, profile)
+    groups = operation.groups * profile.group_seconds.value if profile.group_seconds else 0.0
+    return _roofline(operation, moved_bytes(operation, graph), rate, profile, groups)
 
 
 def prefix_seconds(
@@ -80,7 +81,11 @@ def int8_seconds(
 
 
 def _roofline(
-    operation: Operation, moved: int, rate: Quantity | None, profile: DeviceProfile
+    operation: Operation,
+    moved: int,
+    rate: Quantity | None,
+    profile: DeviceProfile,
+    groups_seconds: float = 0.0,
 ) -> float | None:
     moving = moving_seconds(moved, profile)
     computing: float | None = 0.0
@@ -90,7 +95,7 @@ def _roofline(
     if moving is None or computing is None:
         return None
     overhead = profile.dispatch_seconds.value if profile.dispatch_seconds else 0.0
-    return max(moving, computing) + overhead
+    return max(moving, computing + groups_seconds) + overhead
 
 
 def update_seconds(

@@ -92,6 +92,7 @@ def _operation(
         reads_in_part=node.op_type in ("Gather", "GatherElements", "GatherND", "Slice"),
         int8_weight=int8_weight,
         int8_result=int8_result,
+        groups=_groups(node, types) if kind == "depthwise" else 0,
     )
 
 
@@ -130,6 +131,11 @@ def _convolution_class(node: onnx.NodeProto, weight: tuple[int, ...]) -> str:
     if groups > 1 and (weight[1] == 1 or weight[0] == groups):
         return "depthwise"
     return "pointwise" if prod(weight[2:]) == 1 else "convolution"
+
+
+def _groups(node: onnx.NodeProto, types: Types) -> int:
+    """Of all samples together."""
+    return types[node.input[0]][1][0] * _attribute(node, "group", 1)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

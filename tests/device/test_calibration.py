@@ -93,7 +93,11 @@ def test_the_rate_of_a_class_is_all_its_work_over_all_its_time() -> None:
 
 
 KEYS = [k for k in (*OPERATOR_CLASSES, *PREFIX.values(), INT8, UPDATE) if k != "elementwise"]
-TIMED = (*(timed(key, 1e9, 0.5) for key in (*KEYS, "bytes")), timed("dispatch", 200, 1e-3))
+TIMED = (
+    *(timed(key, 1e9, 0.5) for key in (*KEYS, "bytes")),
+    timed("dispatch", 200, 1e-3),
+    timed("group", 100, 1e-5),
+)
 CALIBRATION = Calibration(
     cores=4,
     cpu='a "quick" \\ CPU',
@@ -120,12 +124,15 @@ def test_a_calibration_becomes_a_profile_of_measured_numbers(tmp_path: Path) -> 
     numbers = {
         "bandwidth": profile.bandwidth_bytes_per_second,
         "dispatch": profile.dispatch_seconds,
+        "group": profile.group_seconds,
         "idle": profile.idle_watts,
         "load": profile.load_watts,
         **profile.flops_per_second,
     }
-    assert {k: n.value for k, n in numbers.items() if n and k in ("dispatch", "idle", "load")} == {
+    single = ("dispatch", "group", "idle", "load")
+    assert {k: n.value for k, n in numbers.items() if n and k in single} == {
         "dispatch": 5e-6,
+        "group": 1e-7,
         "idle": 1.5,
         "load": 4.0,
     }
@@ -157,7 +164,7 @@ def test_the_same_calibration_is_the_same_text() -> None:
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize(("spread", "said"), [(0.05, "no workload"), (0.3, "1 of 12 workloads")])
+@pytest.mark.parametrize(("spread", "said"), [(0.05, "no workload"), (0.3, "1 of 13 workloads")])
 def test_a_busy_machine_is_said_to_be_one(spread: float, said: str) -> None:
     first = replace(TIMED[0], duration=replace(TIMED[0].duration, spread=spread))
     found = describe_calibration(replace(CALIBRATION, timed=(first, *TIMED[1:])))

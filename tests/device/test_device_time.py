@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from edgetune.nouns.profile import Quantity
 from edgetune.nouns.step_graph import Operation
 from edgetune.planning.device_time import (
     moved_bytes,
@@ -45,6 +46,22 @@ def test_each_operation_takes_the_longer_of_computing_and_moving(
 def test_an_unknown_overhead_is_none() -> None:
     seconds = operation_seconds(op("matmul", 600), GRAPH, profile(dispatch_seconds=None))
     assert seconds == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("groups", "group_seconds", "expected"),
+    [
+        pytest.param(4, quantity(2, "s"), 60.0 + 8.0 + 0.5, id="groups"),
+        pytest.param(0, quantity(2, "s"), 60.0 + 0.5, id="no-groups"),
+        pytest.param(4, None, 60.0 + 0.5, id="an-unknown-overhead"),
+    ],
+)
+def test_each_group_of_a_depthwise_convolution_takes_its_time(
+    groups: int, group_seconds: Quantity | None, expected: float
+) -> None:
+    operation = replace(op("depthwise", 600), groups=groups)
+    device = profile(group_seconds=group_seconds)
+    assert operation_seconds(operation, GRAPH, device) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

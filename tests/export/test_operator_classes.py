@@ -33,3 +33,6 @@ def test_convolutions_are_told_apart_by_what_they_cost(layer: nn.Module, found: 
     # Of one channel in or out per group there are the forward, and each of its gradients.
     depthwise = [o for o in operations if o.operator_class == "depthwise"]
     assert len(depthwise) == (3 if "depthwise" in found else 0)
+    # Each has a group per channel of each of the two samples.
+    assert {o.groups for o in depthwise} == ({2 * 8} if depthwise else set())
+    assert {o.groups for o in operations if o not in depthwise} == {0}
