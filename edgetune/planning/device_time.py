@@ -33,7 +33,7 @@ def operation_seconds(
         return 0.0
     rate = _rate(operation, profile)
     groups = operation.groups * profile.group_seconds.value if profile.group_seconds else 0.0
-    return _roofline(operation, moved_bytes(operation, graph), rate, profile, groups)
+    return _roofline(operation, moved_bytes(operation, graph.tensor_bytes), rate, profile, groups)
 
 
 def prefix_seconds(
@@ -55,7 +55,7 @@ def prefix_seconds(
     rate = profile.flops_per_second.get(PREFIX.get(operation.operator_class, ""))
     if rate is None:
         return None
-    return _roofline(operation, moved_bytes(operation, graph), rate, profile)
+    return _roofline(operation, moved_bytes(operation, graph.tensor_bytes), rate, profile)
 
 
 def _rate(operation: Operation, profile: DeviceProfile) -> Quantity | None:
@@ -76,7 +76,7 @@ def int8_seconds(
         rate = profile.flops_per_second.get(INT8, rate)
     tensors = (*operation.inputs, *operation.outputs)
     saved = sum(graph.tensor_bytes[n] - int8.bytes_of(n, graph) for n in tensors if n)
-    moved = max(moved_bytes(operation, graph) - saved, 0)
+    moved = max(moved_bytes(operation, graph.tensor_bytes) - saved, 0)
     return _roofline(operation, moved, rate, profile)
 
 
@@ -123,12 +123,12 @@ def moving_seconds(count: float, profile: DeviceProfile) -> float | None:
     return None if bandwidth is None else count / bandwidth.value
 
 
-def moved_bytes(operation: Operation, graph: StepGraph) -> int:
+def moved_bytes(operation: Operation, tensor_bytes: Mapping[str, int]) -> int:
     """Bytes an operation reads and writes; a view moves none."""
     if operation.operator_class == "view":
         return 0
-    written = sum(graph.tensor_bytes[name] for name in operation.outputs)
-    read = [graph.tensor_bytes[name] for name in operation.inputs if name]
+    written = sum(tensor_bytes[name] for name in operation.outputs)
+    read = [tensor_bytes[name] for name in operation.inputs if name]
     if operation.reads_in_part:
         read[0] = min(read[0], written)
     return sum(read) + written

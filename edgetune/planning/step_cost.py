@@ -158,7 +158,8 @@ class StepCosts:
             activation_bytes=largest,
             peak_at=at,
             flops=_total(self.operation_flops(), bits),
-            moved_bytes=sum(moved_bytes(o, self.graph) for o in runs) * self._micro_batches,
+            moved_bytes=sum(moved_bytes(o, self.graph.tensor_bytes) for o in runs)
+            * self._micro_batches,
             seconds=seconds,
             joules=step_joules(seconds, self.profile),
         )

@@ -41,7 +41,7 @@ def step_graph(
     return StepGraph(
         batch=_batch_of(graph),
         operations=tuple(
-            _operation(node, lowered.types, node.name in weighted, node.output[0] in in_int8)
+            operation_of(node, lowered.types, node.name in weighted, node.output[0] in in_int8)
             for node in graph.node
         ),
         tensor_bytes={name: _bytes(*found) for name, found in lowered.types.items()},
@@ -74,9 +74,10 @@ def _bytes(element_type: int, shape: tuple[int, ...]) -> int:
     return int(prod(shape) * helper.tensor_dtype_to_np_dtype(element_type).itemsize)
 
 
-def _operation(
-    node: onnx.NodeProto, types: Types, int8_weight: bool, int8_result: bool
+def operation_of(
+    node: onnx.NodeProto, types: Types, int8_weight: bool = False, int8_result: bool = False
 ) -> Operation:
+    """What the planner knows of `node`. types: (ONNX element type, shape) of every tensor."""
     kind, flops = _class_and_flops(node, types)
     # Shapes, axes and other small integer inputs of a view are constants, not data it reads.
     inputs = [node.input[0]] if kind == "view" else [name for name in node.input if name]

@@ -108,6 +108,24 @@ CONVOLUTIONS = [
     pytest.param(
         F.conv2d, {"groups": 4, "padding": 1}, (2, 4, 6, 6), (8, 1, 3, 3), id="depthwise-multiplied"
     ),
+    pytest.param(
+        F.conv2d,
+        {"groups": 4, "padding": (1, 0)},
+        (2, 4, 12, 14),
+        (4, 1, 3, 2),
+        id="large-depthwise",
+    ),
+    pytest.param(
+        F.conv2d,
+        {"groups": 3, "padding": 3},
+        (1, 3, 9, 9),
+        (6, 1, 3, 3),
+        id="large-depthwise-multiplied",
+    ),
+    pytest.param(
+        F.conv2d, {"groups": 4, "dilation": 2}, (2, 4, 16, 16), (4, 1, 3, 3), id="depthwise-dilated"
+    ),
+    pytest.param(F.conv1d, {"groups": 4}, (2, 4, 300), (4, 1, 3), id="depthwise-1d-long"),
     pytest.param(F.conv2d, {"groups": 4}, (2, 4, 3, 3), (8, 1, 1, 1), id="pointwise-groups"),
     pytest.param(F.conv2d, {"stride": 2}, (2, 3, 7, 7), (4, 3, 1, 1), id="pointwise-stride"),
     pytest.param(F.conv2d, {}, (2, 3, 12, 12), (4, 3, 1, 1), id="pointwise-many-positions"),
@@ -178,6 +196,25 @@ def test_a_weight_gradient_is_one_product_with_patches_or_a_convolution(
     graph = check(lambda x, w: F.conv2d(x, w, groups=groups), (2, 4, 8, 8), weight)
     assert count(graph, "aten.mm.default") == products
     assert count(graph, "aten.convolution.default") == 3 - products
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "convolutions_of_weight"),
+    [
+        pytest.param(12, 1, 3, id="large"),
+        pytest.param(11, 1, 1, id="small"),
+        pytest.param(24, 2, 1, id="strided"),
+    ],
+)
+def test_of_a_large_depthwise_gradient_each_column_is_a_convolution(
+    size: int, stride: int, convolutions_of_weight: int
+) -> None:
+    graph = check(
+        lambda x, w: F.conv2d(x, w, groups=2, stride=stride, padding=1),
+        (1, 2, size, size),
+        (2, 1, 3, 3),
+    )
+    assert count(graph, "aten.convolution.default") == 2 + convolutions_of_weight
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ aten = torch.ops.aten
 MOST_TAPS = 32
 """Of a kernel: with more of them a convolution is as fast as the patches' product."""
 
+POSITIONS_BY_COLUMN = 64
+"""Of a result, per column of a depthwise kernel but one: with fewer, groups' overheads win."""
+
 PATCHES_BYTES = 2**23
 """Patches that are smaller are made of the whole batch at once."""
 
@@ -54,9 +57,10 @@ def convolution_backward(
     input that its kernel meets. That of any other, or of a large kernel, is a convolution of the
     input with the output gradient as its kernel, batch and channels swapped and stride and dilation
     exchanged; of a depthwise one each channel of each sample is a group, and nothing has to be
-    swapped. The input gradient is a convolution with the flipped kernel at stride 1 (with a frozen
-    weight a constant), else a transposed convolution; that too where the kernel to be flipped would
-    be larger than the gradient.
+    swapped; where images are large, each column of the kernel is a convolution of its own. The
+    input gradient is a convolution with the flipped kernel at stride 1 (with a frozen weight a
+    constant), else a transposed convolution; that too where the kernel to be flipped would be
+    larger than the gradient.
     """
     axes = [0, *range(2, grad.dim())]
     spatial = grad.dim() - 2
@@ -135,9 +139,13 @@ def _weight_gradient(
         return _product_with_patches(grad, data, met).reshape(weight.shape)
     axes = range(2, data.dim())
     if weight.shape[1] == 1 and groups > 1:
-        signal = data.reshape(1, -1, *data.shape[2:])
-        kernel = grad.reshape(-1, 1, *grad.shape[2:])
-        result = convolution(signal, kernel, dilation, padding, stride, signal.shape[1])
+        is_plain = {*stride, *dilation} == {1} and len(axes) == 2
+        if is_plain and prod(grad.shape[2:]) >= POSITIONS_BY_COLUMN * (weight.shape[3] - 1):
+            result = _by_kernel_column(grad, data, weight.shape[3], padding)
+        else:
+            signal = data.reshape(1, -1, *data.shape[2:])
+            kernel = grad.reshape(-1, 1, *grad.shape[2:])
+            result = convolution(signal, kernel, dilation, padding, stride, signal.shape[1])
         return _as_large(result, weight, axes).reshape(len(data), *weight.shape).sum(0)
     # (N, G*c, ...) -> (c, G*N, ...): what was summed over (the batch) becomes the channels.
     batch, shifted = data.shape[0], [axis + 1 for axis in axes]
@@ -155,6 +163,26 @@ def _as_large(result: Tensor, weight: Tensor, axes: Sequence[int]) -> Tensor:
     for axis in axes:
         result = result.narrow(axis, 0, weight.shape[axis])
     return result
+
+
+def _by_kernel_column(grad: Tensor, data: Tensor, columns: int, padding: list[int]) -> Tensor:
+    """(N, O, ...) and (N, C, ...) -> (1, N * O, kernel rows, kernel columns).
+
+    For each column the gradient stands between zeros, as wide as the padded data. Such a
+    convolution onnxruntime does without a copy of the data for every element of the kernel: in a
+    fifth of the time (benchmarks/lowering_forms.py).
+    """
+    data = aten.constant_pad_nd(data, [p for p in padding[::-1] for _ in "<>"], 0)
+    signal = data.reshape(1, -1, *data.shape[2:])
+    beside = data.shape[3] - grad.shape[3]
+    found = []
+    for column in range(columns):
+        kernel = aten.constant_pad_nd(grad, [column, beside - column], 0)
+        # Padded first, then reshaped: onnxruntime's PadFusion takes any Pad right before a Conv for
+        # one of its data.
+        kernel = kernel.reshape(-1, 1, *kernel.shape[2:])
+        found.append(convolution(signal, kernel, [1, 1], [0, 0], [1, 1], signal.shape[1]))
+    return torch.cat(found, 3)
 
 
 @dataclass(frozen=True)
