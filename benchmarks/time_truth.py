@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/time_truth.py [--folder build/time-truth] [--seconds 60]
 
-Plans of workloads/planned.py are exported where they are not in the folder yet: hand-made
+Plans of workloads/planned.py are exported where the folder has none of these sources: hand-made
 selections of four models of usual size, from the head alone to everything, and six steps of small
 ones. In the device environment the machine is calibrated, which takes kernels of its own and none
 of the models; each step is predicted from its bundle's cost table, and timed, all interleaved in
@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +34,20 @@ BATCH = 8
 LEAST_CORRELATION = 0.95
 TOLERATED = 0.2
 _MOBILENET = "model.mobilenet_v2"
-SMALL = (
-    ("mobilenet_v2_96", "head", ("model.classifier.*",)),
-    (
-        "mobilenet_v2_96",
-        "last-two",
-        (
+SMALL = {
+    "mobilenet_v2_96": {
+        "head": ("model.classifier.*",),
+        "last-two": (
             *(f"{_MOBILENET}.{part}.*" for part in ("layer.14", "layer.15", "conv_1x1")),
             "model.classifier.*",
         ),
-    ),
-    ("mobilenet_v2_96", "full", ("*",)),
-    ("resnet18_160", "last-block", ("model.resnet.encoder.stages.3.layers.1.*", "*.classifier.*")),
-    ("bert_2x256", "full", ("*",)),
-    ("cnn_64", "full", ("*",)),
-)
+        "full": ("*",),
+    },
+    "resnet18_160": {"last-block": ("model.resnet.encoder.stages.3.layers.1.*", "*.classifier.*")},
+    "bert_2x256": {"full": ("*",)},
+    "cnn_64": {"full": ("*",)},
+}
+"""Six steps: patterns of what is trained, by model and name."""
 
 # Runs in the device environment, which has no torch. Arguments: seconds, clock, bundles.
 _CHILD = """
@@ -119,48 +121,49 @@ class Row:
         return any(self.name.startswith(f"{model}@") for model in LARGE)
 
 
-def export_missing(folder: Path) -> list[Path]:
-    """The bundles in `folder`; those that are not there yet are exported."""
-    done = folder / "exported.json"
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        done.write_text(json.dumps(_export(folder)))
-    return [folder / name for name in json.loads(done.read_text())]
+def bundles_of(folder: Path, models: Sequence[str]) -> list[Path]:
+    """Their bundles in `folder`; those that are not there, or of other sources, are exported."""
+    if find_spec("edgetune_exporters") is not None:
+        for model in models:
+            _export(model, folder)
+    lists = [json.loads((folder / f"{model}.json").read_text()) for model in models]
+    return [folder / name for found in lists for name in found["bundles"]]
 
 
-def _export(folder: Path) -> list[str]:
+def _export(model: str, folder: Path) -> None:
     # Here, because where the bundles are there already, a device can run all of this.
     from edgetune_exporters.export import export  # noqa: PLC0415
     from edgetune_exporters.factory import load_example  # noqa: PLC0415
     from edgetune_exporters.make_plan import Variants, plan_for  # noqa: PLC0415
+    from step_bundles import sources_digest  # noqa: PLC0415
 
     from edgetune.errors import ExportError  # noqa: PLC0415
     from edgetune.files.device_profiles import load_profile  # noqa: PLC0415
     from edgetune.nouns.plan_request import PlanRequest  # noqa: PLC0415
     from edgetune.planning.named_selections import named_selections  # noqa: PLC0415
 
+    done, sources = folder / f"{model}.json", sources_digest()
+    if done.exists() and json.loads(done.read_text())["sources"] == sources:
+        return
     request = PlanRequest(
         load_profile("generic-x86"), batch=BATCH, micro_batch=BATCH, recomputation=False
     )
-    names: list[str] = []
-    chosen: dict[str, dict[str, tuple[str, ...]]] = {model: {} for model in LARGE}
-    for model, name, patterns in SMALL:
-        chosen.setdefault(model, {})[name] = patterns
-    for model, selections in chosen.items():
-        example = load_example(f"{ROOT}/benchmarks/workloads/planned.py:{model}")
-        variants = Variants(example, request, None)
-        candidates = [c.name for c in next(iter(variants)).graph.candidates]
-        for name, patterns in (selections or named_selections(candidates)).items():
-            planned = plan_for(variants, None, replace(request, patterns=patterns))
-            target = f"{model}@{name.replace(' ', '-')}"
-            try:
-                export(example, planned, ("portable",), folder / target)
-            except ExportError as error:
-                # With random weights a ReLU's input may lie so near to zero that rounding decides.
-                print(f"{target} is left out: {error}", file=sys.stderr)
-                continue
-            names.append(target)
-    return names
+    example = load_example(f"{ROOT}/benchmarks/workloads/planned.py:{model}")
+    variants = Variants(example, request, None)
+    candidates = [c.name for c in next(iter(variants)).graph.candidates]
+    names = []
+    for name, patterns in (SMALL.get(model) or named_selections(candidates)).items():
+        planned = plan_for(variants, None, replace(request, patterns=patterns))
+        target = f"{model}@{name.replace(' ', '-')}"
+        shutil.rmtree(folder / target, ignore_errors=True)
+        try:
+            export(example, planned, ("portable",), folder / target)
+        except ExportError as error:
+            # With random weights a ReLU's input may lie so near to zero that rounding decides.
+            print(f"{target} is left out: {error}", file=sys.stderr)
+            continue
+        names.append(target)
+    done.write_text(json.dumps({"sources": sources, "bundles": names}))
 
 
 def _judge(rows: list[Row]) -> int:
@@ -193,9 +196,7 @@ def main() -> int:
     parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--small", action="store_true", help="only the six small steps")
     options = parser.parse_args()
-    bundles = export_missing(options.folder)
-    if options.small:
-        bundles = bundles[-len(SMALL) :]
+    bundles = bundles_of(options.folder, (*(() if options.small else LARGE), *SMALL))
     clock = "process_time" if options.processor_time else "perf_counter"
     command = [options.device_python, "-c", _CHILD, str(options.seconds), clock]
     done = subprocess.run(

@@ -116,17 +116,16 @@ def cases() -> Iterator[Case]:
         forms = {"products per sample": partial(_per_sample, layer), "one": partial(_one, layer)}
         best = forms if layer.size > 7 else dict(reversed(forms.items()))
         yield Case(f"weight, {layer.name}", layer.data, layer.gradient, best)
-    for layer in (Layer(144, 144, 56), Layer(960, 960, 7)):
-        yield Case(
-            f"weight, depthwise {layer.name}",
-            layer.data,
-            layer.gradient,
-            {
-                "a group per channel of a sample": partial(_group_of_sample, layer),
-                "a group per channel": partial(_group, layer),
-                "diagonals of products of rows": partial(_diagonals, layer),
-            },
-        )
+    for layer in (Layer(144, 144, 56), Layer(576, 576, 14), Layer(960, 960, 7)):
+        columns = {"a convolution per column": partial(_by_column, layer)}
+        groups = {"a group per channel of a sample": partial(_group_of_sample, layer)}
+        forms = {
+            **(columns if layer.size > 7 else groups),
+            **(groups if layer.size > 7 else columns),
+            "a group per channel": partial(_group, layer),
+            "diagonals of products of rows": partial(_diagonals, layer),
+        }
+        yield Case(f"weight, depthwise {layer.name}", layer.data, layer.gradient, forms)
     for layer in (Layer(64, 64, 56), Layer(256, 256, 14), Layer(512, 512, 7)):
         forms = {"flipped kernel": partial(_flipped, layer), "transposed": partial(_turned, layer)}
         best = forms if layer.size > 14 else dict(reversed(forms.items()))
@@ -215,6 +214,20 @@ def _group_of_sample(layer: Layer, form: Form) -> str:
     kernel = form.reshape("g", groups, 1, layer.places, layer.places)
     found = form.op("Conv", signal, kernel, pads=(layer.pad,) * 4, group=groups)
     each = form.reshape(found, BATCH, layer.inputs, 1, layer.kernel, layer.kernel)
+    return form.op("ReduceSum", each, form.whole(0), keepdims=0)
+
+
+def _by_column(layer: Layer, form: Form) -> str:
+    groups, width = BATCH * layer.inputs, layer.size + 2 * layer.pad
+    signal = form.reshape(form.padded("x", layer.pad), 1, groups, width, width)
+    found = []
+    for column in range(layer.kernel):
+        beside = width - layer.places - column
+        kernel = form.op("Pad", "g", form.whole(0, 0, 0, column, 0, 0, 0, beside))
+        kernel = form.reshape(kernel, groups, 1, layer.places, width)
+        found.append(form.op("Conv", signal, kernel, group=groups))
+    joined = form.op("Concat", *found, axis=3)
+    each = form.reshape(joined, BATCH, layer.inputs, 1, layer.kernel, layer.kernel)
     return form.op("ReduceSum", each, form.whole(0), keepdims=0)
 
 
