@@ -75,6 +75,7 @@ demo: setup  ## the main job on scikit-learn's digits; needs no download of data
 
 bench: setup  ## steps against PyTorch's and onnxruntime-training's; predicted against measured; planning times
 	$(WORKSTATION)/bin/python benchmarks/step_speed.py
+	$(WORKSTATION)/bin/python benchmarks/lowering_forms.py
 	$(WORKSTATION)/bin/python benchmarks/selection_ladder.py
 	$(WORKSTATION)/bin/python benchmarks/plan_speed.py
 	$(WORKSTATION)/bin/python benchmarks/memory_truth.py $(if $(filter 0,$(shell id -u)),--limited)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
 
 import numpy as np
 
-from edgetune.files.onnx_model import Attribute, Node
+from edgetune.files.onnx_model import Attribute, Node, onnx_model
 from edgetune.nouns.loss import Array
 
 BATCH = 8
@@ -61,6 +60,18 @@ class Case:
     x: tuple[int, ...]
     g: tuple[int, ...]
     forms: dict[str, Callable[[Form], str]]
+
+    def feeds(self) -> dict[str, Array]:
+        """Random numbers of both signs."""
+        draw = np.random.default_rng(0)
+        sizes = {"x": self.x, "g": self.g}
+        return {name: draw.standard_normal(size, np.float32) for name, size in sizes.items()}
+
+    def model(self, name: str) -> bytes:
+        """The ONNX model of the form of that name."""
+        form = Form()
+        result = self.forms[name](form)
+        return onnx_model(form.nodes, self.feeds(), [result], form.constants)
 
 
 @dataclass(frozen=True)
@@ -277,9 +288,3 @@ def _masked(form: Form) -> str:
 
 def _chosen(form: Form) -> str:
     return form.op("Where", _inside(form), "g", form.constant(np.array(0, np.float32)))
-
-
-def operand(shape: tuple[int, ...], seed: int) -> Array:
-    """Random numbers of both signs."""
-    values = np.random.default_rng(seed).standard_normal(prod(shape), np.float32)
-    return values.reshape(shape)
