@@ -55,8 +55,8 @@ def export(task: Task, row: Row, bundle: Path) -> dict[str, Any]:
     patterns = [option for pattern in row.patterns for option in ("--train", pattern)]
     printed = _edgetune(
         sys.executable, bundle.parent, "export", f"{task.workload}:factory", "--device",
-        task.device, *patterns, "--batch", str(row.batch), "--optimizer", "adamw", "--out", bundle,
-        "--json",
+        task.device, *patterns, "--batch", str(row.batch), "--optimizer", "adamw", "--precision",
+        row.precision, "--out", bundle, "--json",
     )  # fmt: skip
     assert isinstance(printed, dict)
     return printed

@@ -18,7 +18,8 @@ EVERYTHING = ("*",)
 class Row:
     """One selection and its recipe: AdamW with a cosine, without weight decay.
 
-    note: what a reader must know beside the numbers.
+    precision: of the frozen part; PyTorch's is fp32 always. note: what a reader must know beside
+    the numbers.
     """
 
     selection: str
@@ -26,6 +27,7 @@ class Row:
     learning_rate: float
     epochs: int
     batch: int
+    precision: str = "fp32"
     note: str = ""
 
 
@@ -69,6 +71,8 @@ SIGNS = Task(
     rows=(
         Row("head", signs.HEAD, 3e-3, 5, 16),
         Row("last two blocks + head", signs.LAST_TWO_BLOCKS_AND_HEAD, 1e-3, 5, 16),
+        Row("head, int8 below", signs.HEAD, 3e-3, 5, 16, "int8"),
+        Row("last two, int8 below", signs.LAST_TWO_BLOCKS_AND_HEAD, 1e-3, 5, 16, "int8"),
         Row("full", EVERYTHING, 1e-4, 5, 16),
     ),
 )
@@ -81,6 +85,7 @@ BANKING77 = Task(
     rows=(
         Row("head", banking77.HEAD, 1e-2, 5, 32),
         Row("last two layers + head", banking77.LAST_TWO_LAYERS_AND_HEAD, 1e-3, 3, 16),
+        Row("last two, int8 below", banking77.LAST_TWO_LAYERS_AND_HEAD, 1e-3, 3, 16, "int8"),
         Row("full", EVERYTHING, 5e-4, 3, 16),
     ),
 )
