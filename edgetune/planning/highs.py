@@ -12,6 +12,8 @@ from edgetune.errors import RuntimeSetupError
 
 Row = Mapping[int, float]  # coefficients by column
 Floats = npt.NDArray[np.float64]
+FEASIBILITY = 1e-8  # what HiGHS may exceed a row by; rows are scaled to 1
+MAGNIFIED = 1e3  # an integral objective: what is better by less than HiGHS's tolerance is missed
 
 
 def add_columns(solver: highspy.Highs, costs: Floats, lower: Floats, upper: Floats) -> None:

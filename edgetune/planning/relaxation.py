@@ -1,4 +1,4 @@
-"""The program as rows and columns for HiGHS: a linear relaxation that grows, and its integer form.
+"""The program as rows and columns for HiGHS: a linear relaxation that grows.
 
 Columns, all from 0 to 1: x of every candidate; y of every set of candidates that a term names, the
 extent to which any of them is selected; m of every maximum. Rows, with all right-hand sides scaled
@@ -12,21 +12,30 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import highspy
 import numpy as np
 
-from edgetune.planning.highs import Row, add_columns, add_rows, quiet_highs, run
+from edgetune.planning.highs import (
+    FEASIBILITY,
+    MAGNIFIED,
+    Floats,
+    Row,
+    add_columns,
+    add_rows,
+    quiet_highs,
+    run,
+)
 from edgetune.planning.program import Limit, Program, Term, members, total
+from edgetune.planning.settled import OPEN, Settled
+from edgetune.planning.smaller import Linear
 
-# Rows are scaled to 1. What HiGHS may exceed them by, and by how much more is allowed: without that
-# it loses selections that keep a limit exactly. What exceeds a limit within this is cut off later.
-_FEASIBILITY = 1e-8
+# By how much more than HiGHS's tolerance a row, scaled to 1, may be exceeded: without that HiGHS
+# loses selections that keep a limit exactly. What exceeds a limit within this is cut off later.
 SLACK = 1e-7
-_MAGNIFIED = 1e3  # of the objective: what is better by less than HiGHS's tolerance is missed
-RESOLVED = _FEASIBILITY / _MAGNIFIED  # how closely a floor is kept
+RESOLVED = FEASIBILITY / MAGNIFIED  # how closely a floor is kept
 _LARGEST = 1e3  # of a row's coefficients: more than the whole bound is as good as this
 _LINKED_DIRECTLY = 8  # candidates that are linked themselves rather than through smaller sets
 
@@ -35,42 +44,17 @@ _LINKED_DIRECTLY = 8  # candidates that are linked themselves rather than throug
 class Fractional:
     """The optimum of the relaxation.
 
-    values, losses: of every candidate, how far it is selected, and what the objective loses at
-    least if a value of 0 or 1 becomes the other. prices: by name of limit, what the objective gains
-    per unit of the bounds of that name, all raised at once.
+    objective: -inf when nothing keeps all rows. values, losses: of every candidate, how far it is
+    selected, and what the objective loses at least if a value of 0 or 1 becomes the other. extents:
+    of every set that has a column, how far it is reached. prices: by name of limit, what the
+    objective gains per unit of the bounds of that name, all raised at once.
     """
 
     objective: float
     values: list[float]
     losses: list[float]
-    prices: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Of which integral selection the score is largest, or the `cost` least.
-
-    cuts: more rows <= their right-hand side. start: a selection known to do.
-    """
-
-    start: int
-    cuts: Sequence[tuple[Row, float]] = ()
-    cost: Row | None = None
-    included: int = 0
-    excluded: int = 0
-
-
-@dataclass(frozen=True)
-class Integral:
-    """What a mixed-integer solve found.
-
-    selected: None when it found nothing. bound: no selection's objective is better, except by
-    rounding. complete: whether it ended by itself, within the gap asked for.
-    """
-
-    selected: int | None
-    bound: float
-    complete: bool
+    extents: Mapping[int, float]
+    prices: Mapping[str, float]
 
 
 class Relaxation:
@@ -79,8 +63,8 @@ class Relaxation:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._count = len(program.scores)
-        self._unit = max(program.scores, default=0.0) or 1.0
-        self._score = [score / self._unit for score in program.scores]
+        self.unit = max(program.scores, default=0.0) or 1.0
+        self._score = [score / self.unit for score in program.scores]
         self._upper = [1.0 if score > 0 else 0.0 for score in program.scores]
         self._rows: list[Row] = []
         self._right: list[float] = []
@@ -132,9 +116,9 @@ class Relaxation:
 
     def floor(self, score: float, tolerance: float) -> tuple[Row, float]:
         """The cut of selections that score less than `score`, to a relative `tolerance`."""
-        unit = score / self._unit / _MAGNIFIED
+        unit = score / self.unit / MAGNIFIED
         row = {i: -own / unit for i, own in enumerate(self._score[: self._count]) if own}
-        return row, _MAGNIFIED * (tolerance - 1)
+        return row, MAGNIFIED * (tolerance - 1)
 
     def _row(self, row: Row, right: float = 1.0) -> None:
         self._rows.append(row)
@@ -186,69 +170,66 @@ class Relaxation:
         bisect.insort(self._sets, (size, any_of, extent))
         return extent
 
-    def solve(self, seconds: float) -> Fractional | None:
-        """The relaxation's optimum; None when `seconds` do not suffice."""
+    def solve(self, seconds: float, settled: Settled = OPEN) -> Fractional | None:
+        """The optimum where that much is settled; None when `seconds` do not suffice."""
         columns, rows = self._sent
         count = len(self._score)
         new = count - columns
         add_columns(self._solver, -np.array(self._score[columns:]), np.zeros(new), np.zeros(new))
         every = np.arange(count, dtype=np.int32)
-        self._solver.changeColsBounds(count, every, np.zeros(count), np.array(self._upper))
+        self._solver.changeColsBounds(count, every, *self._bounds(settled))
         add_rows(self._solver, self._rows[rows:], self._right[rows:])
         self._sent = count, len(self._rows)
-        if run(self._solver, seconds) == highspy.HighsModelStatus.kTimeLimit:
+        status = run(self._solver, seconds)
+        if status == highspy.HighsModelStatus.kTimeLimit:
             return None
+        if status == highspy.HighsModelStatus.kInfeasible:
+            nothing = [0.0] * self._count
+            return Fractional(-math.inf, nothing, nothing, {}, {})
         solution = self._solver.getSolution()
-        duals = list(solution.row_dual)
-        prices: dict[str, float] = {}
-        for limit, row, scale in self._limits:
-            price = -duals[row] * self._unit / scale if -duals[row] > _FEASIBILITY else 0.0
-            prices[limit.name] = prices.get(limit.name, 0.0) + price
+        values = [min(1.0, max(0.0, value)) for value in list(solution.col_value)]
         return Fractional(
-            -self._solver.getInfo().objective_function_value * self._unit,
-            [min(1.0, max(0.0, value)) for value in list(solution.col_value)[: self._count]],
-            [abs(cost) * self._unit for cost in list(solution.col_dual)[: self._count]],
-            prices,
+            -self._solver.getInfo().objective_function_value * self.unit,
+            values[: self._count],
+            [abs(cost) * self.unit for cost in list(solution.col_dual)[: self._count]],
+            {any_of: values[column] for _, any_of, column in self._sets},
+            self._prices(list(solution.row_dual)),
         )
 
-    def solve_integral(self, wanted: Wanted, gap: float, seconds: float) -> Integral:
-        """The best selection that keeps all rows: the score, within `gap`, or the cost is best."""
-        solver = quiet_highs()
-        columns = len(self._score)
-        objective = -np.array(self._score)
-        if wanted.cost is not None:
-            objective = np.zeros(columns)
-            objective[list(wanted.cost)] = list(wanted.cost.values())
-        upper = np.array(self._upper)
-        upper[members(wanted.excluded)] = 0.0
-        lower = np.zeros(columns)
-        lower[members(wanted.included)] = 1.0
-        add_columns(solver, _MAGNIFIED * objective, lower, upper)
-        rows = [*self._rows, *(row for row, _ in wanted.cuts)]
-        add_rows(solver, rows, [*self._right, *(right for _, right in wanted.cuts)])
-        # All of them: branching on a whole set is what settles a long chain.
-        binary = np.full(columns, highspy.HighsVarType.kInteger.value, np.uint8)
-        if self._maxima:
-            binary[[column for column, _ in self._maxima.values()]] = 0
-        solver.changeColsIntegrality(columns, np.arange(columns, dtype=np.int32), binary)
-        solver.setOptionValue("mip_allow_restart", False)
-        solver.setOptionValue("mip_rel_gap", gap)
-        solver.setOptionValue("mip_abs_gap", 0.0)
-        solver.setOptionValue("mip_feasibility_tolerance", _FEASIBILITY)
-        solver.setSolution(self._point(wanted.start))
-        status = run(solver, seconds)
-        info = solver.getInfo()
-        if status == highspy.HighsModelStatus.kInfeasible:
-            return Integral(None, -math.inf, True)
-        complete = status == highspy.HighsModelStatus.kOptimal
-        bound = -info.mip_dual_bound / _MAGNIFIED * self._unit
-        selected = None
-        if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
-            values = list(solver.getSolution().col_value)[: self._count]
-            selected = sum(1 << i for i, value in enumerate(values) if value > 0.5)
-        return Integral(selected, bound, complete)
+    def _bounds(self, settled: Settled) -> tuple[Floats, Floats]:
+        lower, upper = np.zeros(len(self._upper)), np.array(self._upper)
+        if settled != OPEN:
+            lower[members(settled.included)] = 1.0
+            upper[members(settled.excluded)] = 0.0
+            for _, any_of, column in self._sets:
+                lower[column] = settled.extent(any_of) or 0.0
+        return np.minimum(lower, upper), upper
 
-    def _point(self, selection: int) -> highspy.HighsSolution:
+    def _prices(self, duals: list[float]) -> dict[str, float]:
+        prices: dict[str, float] = {}
+        for limit, row, scale in self._limits:
+            price = -duals[row] * self.unit / scale if -duals[row] > FEASIBILITY else 0.0
+            prices[limit.name] = prices.get(limit.name, 0.0) + price
+        return prices
+
+    def linear(self, cuts: Iterable[tuple[Row, float]]) -> Linear:
+        """All rows and the cuts."""
+        cuts = list(cuts)
+        return Linear(
+            self._count,
+            [(any_of, column) for _, any_of, column in self._sets],
+            self._groups,
+            {column for column, _ in self._maxima.values()},
+            {column for column, upper in enumerate(self._upper) if not upper},
+            [*self._rows, *(row for row, _ in cuts)],
+            [*self._right, *(right for _, right in cuts)],
+        )
+
+    def objective(self) -> dict[int, float]:
+        """The score, in `unit`s."""
+        return {i: score for i, score in enumerate(self._score[: self._count]) if score}
+
+    def point(self, selection: int) -> list[float]:
         """The columns' values for `selection`."""
         values = [float(selection >> i & 1) for i in range(self._count)]
         values += [0.0] * (len(self._score) - self._count)
@@ -257,6 +238,4 @@ class Relaxation:
         for k, (column, unit) in self._maxima.items():
             sums = (total(terms, selection) for terms in self._program.maxima[k])
             values[column] = max(sums) / unit
-        point = highspy.HighsSolution()
-        point.col_value = values
-        return point
+        return values

@@ -13,10 +13,13 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from edgetune.planning.highs import Row
+from edgetune.planning.highs import MAGNIFIED, Row
+from edgetune.planning.integral import Integral, Wanted, solve_integral
 from edgetune.planning.program import Limit, Program, Separation, members, total
-from edgetune.planning.relaxation import RESOLVED, Fractional, Integral, Relaxation, Wanted
+from edgetune.planning.relaxation import RESOLVED, Fractional, Relaxation
+from edgetune.planning.settled import OPEN, Settled, probed
 
 EQUAL = 1e-9  # scores this close, relatively, are equal
 _NEGLIGIBLE = 1e-12  # what scores less than this, relatively and all together, scores nothing
@@ -85,6 +88,7 @@ class Search:
                 self._rivals[i] |= group
         self._relaxation = Relaxation(program)
         self._relaxed: Fractional | None = None
+        self._settled = OPEN  # of all selections that score as much as what was found
         self._known = set(program.limits)
         self._cuts: list[tuple[Row, float]] = []
         self.selected = 0
@@ -93,7 +97,7 @@ class Search:
         self._complete = True  # whether every solve so far came to its end
         if self._live:
             self._relax()
-            self.selected = self._rounded()
+            self.selected = self._rounded(self._relaxed)
             self._leave_out_negligible()
 
     @property
@@ -119,19 +123,24 @@ class Search:
         """
         while self._complete and not (self._reached(gap) or self._cannot_beat(known, gap)):
             cuts, least = list(self._cuts), 0.0
+            self._settle(known)
+            if not self._complete or self._reached(gap) or self._cannot_beat(known, gap):
+                break
+            start: int | None = self.selected
             if known > self.objective * (1 + EQUAL):
+                start = None
                 cuts.append(self._relaxation.floor(known, EQUAL))
                 least = known * (1 - EQUAL)
-            settled = self._settled(max(self.objective, known))
-            found = self._integral(Wanted(self.selected, cuts, None, *settled), gap)
-            self._bound = min(self._bound, max(found.bound * (1 + _ROUNDING), least))
+            objective = self._relaxation.objective()
+            found = self._integral(Wanted(objective, start, cuts, self._settled), gap)
+            self._lower_bound_to(found.bound * self._relaxation.unit, least)
             if found.selected is not None and self._keeps_all(found.selected):
                 self.selected = max(self.selected, found.selected, key=self._program.score)
                 if found.complete:
                     self._bound = self._bound if gap else self.objective
                     break
         if not (self._complete or self.selected):  # that nothing fits must be no matter of time
-            self.selected = self._rounded(2 * len(self._live))
+            self.selected = self._rounded(self._relaxed, 2 * len(self._live))
         if self._reached(0.0):
             self._bound = self.objective
 
@@ -141,6 +150,10 @@ class Search:
     def _cannot_beat(self, known: float, gap: float) -> bool:
         """Whether nothing here is better than `known`, by more than the gap, or equal to it."""
         return self.bound <= known / (1 - gap) if gap else self.bound <= known * (1 - EQUAL)
+
+    def _lower_bound_to(self, found: float, least: float = 0.0) -> None:
+        """No selection that scores `least` scores more than was found, except by rounding."""
+        self._bound = min(self._bound, max(found * (1 + _ROUNDING), least))
 
     def _seconds(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
@@ -159,12 +172,49 @@ class Search:
             self._complete = False
         else:
             self._relaxed = found
-            self._bound = min(self._bound, found.objective * (1 + _ROUNDING))
+            self._lower_bound_to(found.objective)
         return found
+
+    def _settle(self, known: float) -> None:
+        """Settle what is common to all selections that score as much as what is known."""
+        while self._complete:
+            found = self._relaxation.solve(self._seconds(), self._settled)
+            if found is None:
+                self._complete = False
+                return
+            least = max(self.objective, known)
+            self._lower_bound_to(found.objective, least * (1 - EQUAL))
+            if found.objective * (1 + _ROUNDING) < least * (1 - EQUAL):
+                return
+            if self._add(self._separation.violated_fractionally(found.values)):
+                continue
+            rounded = self._rounded(found)
+            self.selected = max(self.selected, rounded, key=self._program.score)
+            least = max(self.objective, known)
+            settled = self._by_losses(found, least)
+            if settled == self._settled:
+                settled = probed(settled, found.extents, partial(self._is_good, least))
+            if settled == self._settled:
+                return
+            self._settled = settled
+
+    def _is_good(self, least: float, settled: Settled) -> bool:
+        found = self._relaxation.solve(self._seconds(), settled)
+        return found is None or found.objective >= least * (1 - _ROUNDING)
+
+    def _by_losses(self, found: Fractional, least: float) -> Settled:
+        settled = self._settled
+        for i in self._live:
+            if found.objective - found.losses[i] < least * (1 - _ROUNDING):
+                if found.values[i] > 0.5:
+                    settled = settled.with_candidate(i, self._rivals[i])
+                else:
+                    settled = settled.without(1 << i)
+        return settled
 
     def _integral(self, wanted: Wanted, gap: float) -> Integral:
         self._iterations += 1
-        found = self._relaxation.solve_integral(wanted, gap, self._seconds())
+        found = solve_integral(self._relaxation, wanted, gap, self._seconds())
         self._complete = found.complete
         return found
 
@@ -204,9 +254,9 @@ class Search:
         chosen = members(selection)
         self._cuts.append((dict.fromkeys(chosen, 1.0), len(chosen) - 1.0))
 
-    def _rounded(self, checks: int = _CHECKS) -> int:
+    def _rounded(self, found: Fractional | None, checks: int = _CHECKS) -> int:
         """A selection near the relaxation's optimum, in runs of candidates that fit together."""
-        values = self._relaxed.values if self._relaxed else [0.0] * len(self._program.scores)
+        values = found.values if found else [0.0] * len(self._program.scores)
         order = sorted(self._live, key=lambda i: (-values[i], -self._program.scores[i]))
         chosen, position = 0, 0
         run = max(1, sum(values[i] > 1 - _ROUNDING for i in order))
@@ -246,12 +296,15 @@ class Search:
         cost = total(program.tie_break, self.selected)
         if not (self._complete and cost and self._reached(0.0)):
             return
+        self._settle(best)
         row = self._relaxation.expression(program.tie_break, cost)
-        included, excluded = self._settled(best)
+        if not self._may_cost_less(row):
+            return
+        least_cost = {column: -amount for column, amount in row.items()}
         tolerance = EQUAL
         while self._complete and tolerance > RESOLVED:
             cuts = [*self._cuts, self._relaxation.floor(best, tolerance)]
-            wanted = Wanted(self.selected, cuts, row, included, excluded)
+            wanted = Wanted(least_cost, self.selected, cuts, self._settled)
             selection = self._integral(wanted, 0.0).selected
             if selection is None:
                 return
@@ -263,16 +316,23 @@ class Search:
                 )
                 return
 
-    def _settled(self, least: float) -> tuple[int, int]:
-        """(included, excluded): what every selection that scores at least `least` agrees on."""
-        included, excluded = 0, 0
-        found = self._fractional()
-        if found is not None:
-            for i in self._live:
-                if found.objective - found.losses[i] < least * (1 - _ROUNDING):
-                    included |= (found.values[i] > 0.5) << i
-                    excluded |= (found.values[i] <= 0.5) << i
-        return included, excluded
+    def _may_cost_less(self, cost: Row) -> bool:
+        """Whether another selection may score as much as the best, and cost less.
+
+        cost: in units of what the best costs. Mostly none does, and the relaxation of the score,
+        which is tight, proves it sooner than that of the cost would. What contains the best, which
+        HiGHS may take for cheaper by a rounding error, costs more.
+        """
+        chosen = members(self.selected)
+        cuts = [
+            *self._cuts,
+            self._relaxation.floor(self.objective, EQUAL),
+            ({column: MAGNIFIED * amount for column, amount in cost.items()}, MAGNIFIED),
+            (dict.fromkeys(chosen, 1.0), len(chosen) - 1.0),
+        ]
+        wanted = Wanted(self._relaxation.objective(), None, cuts, self._settled)
+        found = self._integral(wanted, 0.0)
+        return self._complete and found.selected is not None
 
     def solution(self) -> Solution:
         """What was found so far."""
