@@ -18,6 +18,7 @@ from edgetune.planning.highs import (
     quiet_highs,
     run,
 )
+from edgetune.planning.program import members
 from edgetune.planning.relaxation import Relaxation
 from edgetune.planning.settled import OPEN, Settled
 from edgetune.planning.smaller import Linear, Smaller, smaller
@@ -28,12 +29,15 @@ class Wanted:
     """Of which integral selections the best is wanted: that of the largest `objective`.
 
     objective: by candidates and sets' columns, in any unit. cuts: more rows <= their right-hand
-    side. start: a selection known to do, if any. settled: what is known of all that are wanted.
+    side. start: a selection known to do, if any. handicap: by which its objective counts as less,
+    so that another, if there is one within that, is preferred. settled: what is known of all that
+    are wanted.
     """
 
     objective: Row
     start: int | None
     cuts: Sequence[tuple[Row, float]] = ()
+    handicap: float = 0.0
     settled: Settled = OPEN
 
 
@@ -55,19 +59,31 @@ NOTHING = Integral(None, -math.inf, True)
 
 def solve_integral(relaxation: Relaxation, wanted: Wanted, gap: float, seconds: float) -> Integral:
     """The best selection that keeps all rows of `relaxation` and the cuts."""
-    linear = relaxation.linear(wanted.cuts)
-    left = smaller(linear, wanted.settled, wanted.objective.keys(), FEASIBILITY)
+    aim, cuts = dict(wanted.objective), list(wanted.cuts)
+    if wanted.start is not None and wanted.handicap:
+        is_start = relaxation.columns  # one more: 1 for the start, and what contains it
+        chosen = members(wanted.start)
+        cuts.append(({**dict.fromkeys(chosen, 1.0), is_start: -1.0}, len(chosen) - 1.0))
+        aim[is_start] = -wanted.handicap
+    linear = relaxation.linear(cuts)
+    left = smaller(linear, wanted.settled, aim.keys(), FEASIBILITY)
     if left is None:
         return NOTHING
-    objective, constant = left.row(wanted.objective)
+    objective, constant = left.row(aim)
     if not left.columns:
         return Integral(_selection(linear, left, {}), constant, True)
     solver = _solver(linear, left, objective)
     solver.changeObjectiveOffset(-MAGNIFIED * constant)
     solver.setOptionValue("mip_rel_gap", gap)
+    if (
+        wanted.start is None or wanted.handicap
+    ):  # there may be nothing to find, and searching for it costs most
+        solver.setOptionValue("mip_heuristic_run_rins", False)
+        solver.setOptionValue("mip_heuristic_run_rens", False)
+        solver.setOptionValue("mip_heuristic_effort", 0.0)
     if wanted.start is not None:
         point = highspy.HighsSolution()
-        values = relaxation.point(wanted.start)
+        values = [*relaxation.point(wanted.start), 1.0]
         point.col_value = [values[column] for column in left.columns]
         solver.setSolution(point)
     status = run(solver, seconds)

@@ -97,6 +97,8 @@ class PeakMemory:
         sizes = range(len(costs.graph.candidates))
         updates = tuple((Term(costs.update_bytes(i), 1 << i),) for i in sizes)
         self.maxima: tuple[Maximum, ...] = ((held,), workspaces, updates)
+        self._told: dict[tuple[int, int], Limit] = {}  # by boundary and operation
+        self._terms: dict[int, dict[int, Term]] = {}  # by candidates and bytes: moments share them
 
     def phases(self) -> list[Limit]:
         """Loading, the update and a checkpoint, which have no schedule."""
@@ -138,6 +140,12 @@ class PeakMemory:
         return (self._bound + ROUNDING_BYTES - held) / ALLOCATOR_OVERHEAD - self._costs.feeds
 
     def _limit(self, moment: Moment) -> Limit:
+        place = moment.boundary, moment.operation
+        if place not in self._told:
+            self._told[place] = self._limit_at(moment)
+        return self._told[place]
+
+    def _limit_at(self, moment: Moment) -> Limit:
         assert self._bound is not None
         always = self._costs.needs.always
         alive, terms = self._costs.feeds, []
@@ -145,10 +153,16 @@ class PeakMemory:
             if users & always:
                 alive += count
             else:
-                terms.append(Term(ALLOCATOR_OVERHEAD * count, users))
+                terms.append(self._term(count, users))
         constant = self._constant + self._workspace + ALLOCATOR_OVERHEAD * alive
         room = self._bound + ROUNDING_BYTES - constant
         return Limit(MEMORY, room, tuple(terms), (_HELD, _WORKSPACE))
+
+    def _term(self, count: int, users: int) -> Term:
+        known = self._terms.setdefault(users, {})
+        if count not in known:
+            known[count] = Term(ALLOCATOR_OVERHEAD * count, users)
+        return known[count]
 
 
 def _extent(terms: Sequence[Term], level: Level) -> float:

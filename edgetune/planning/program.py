@@ -48,6 +48,10 @@ class Limit:
         if not all(0 <= term.amount < math.inf and term.any_of > 0 for term in self.terms):
             raise ValueError(f"a term of {self.name} is negative, not finite, or of no candidate")
 
+    def __hash__(self) -> int:
+        """Not of every term: there are hundreds, and of few limits all this is equal."""
+        return hash((self.name, self.bound, len(self.terms), self.maxima))
+
 
 @dataclass(frozen=True)
 class Program:

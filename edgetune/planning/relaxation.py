@@ -212,6 +212,10 @@ class Relaxation:
             prices[limit.name] = prices.get(limit.name, 0.0) + price
         return prices
 
+    @property
+    def columns(self) -> int:
+        return len(self._score)
+
     def linear(self, cuts: Iterable[tuple[Row, float]]) -> Linear:
         """All rows and the cuts."""
         cuts = list(cuts)

@@ -41,8 +41,8 @@ class Linear:
 class Smaller:
     """rows, right: of the columns numbered as in `columns`, those of the program that are left.
 
-    constants: of every column of the program that is settled, its value. members: of every other,
-    the columns whose sum it is.
+    constants: of every column of the program that is settled, its value. members: of every other
+    candidate or set, the columns whose sum it is.
     """
 
     columns: Sequence[int]
@@ -79,7 +79,7 @@ def smaller(
             rows[key] = min(rows.get(key, room), room)
     binding = _binding(list(rows.items()))
     used = {column for key, _ in binding for column, _ in key}
-    used.update(column for i in kept for column in parts.get(i, ()))
+    used.update(part for i in kept if i not in constants for part in parts.get(i, (i,)))
     columns = sorted(used)
     number = {column: k for k, column in enumerate(columns)}
     return Smaller(
@@ -94,7 +94,7 @@ def smaller(
 def _columns(linear: Linear, settled: Settled) -> tuple[dict[int, float], dict[int, Sequence[int]]]:
     """The values of settled columns, and of the others the columns whose sum they are."""
     constants: dict[int, float] = {}
-    parts: dict[int, Sequence[int]] = {column: (column,) for column in linear.unbounded}
+    parts: dict[int, Sequence[int]] = {}
     for i in range(linear.candidates):
         extent = settled.extent(1 << i)
         if extent is None:
@@ -125,7 +125,7 @@ def _substituted(
         if column in constants:
             constant += amount * constants[column]
         else:
-            for part in parts[column]:
+            for part in parts.get(column, (column,)):
                 left[part] = left.get(part, 0.0) + amount
     return {column: amount for column, amount in left.items() if amount}, constant
 

@@ -132,7 +132,7 @@ class Search:
                 cuts.append(self._relaxation.floor(known, EQUAL))
                 least = known * (1 - EQUAL)
             objective = self._relaxation.objective()
-            found = self._integral(Wanted(objective, start, cuts, self._settled), gap)
+            found = self._integral(Wanted(objective, start, cuts, settled=self._settled), gap)
             self._lower_bound_to(found.bound * self._relaxation.unit, least)
             if found.selected is not None and self._keeps_all(found.selected):
                 self.selected = max(self.selected, found.selected, key=self._program.score)
@@ -304,7 +304,7 @@ class Search:
         tolerance = EQUAL
         while self._complete and tolerance > RESOLVED:
             cuts = [*self._cuts, self._relaxation.floor(best, tolerance)]
-            wanted = Wanted(least_cost, self.selected, cuts, self._settled)
+            wanted = Wanted(least_cost, self.selected, cuts, settled=self._settled)
             selection = self._integral(wanted, 0.0).selected
             if selection is None:
                 return
@@ -320,19 +320,17 @@ class Search:
         """Whether another selection may score as much as the best, and cost less.
 
         cost: in units of what the best costs. Mostly none does, and the relaxation of the score,
-        which is tight, proves it sooner than that of the cost would. What contains the best, which
-        HiGHS may take for cheaper by a rounding error, costs more.
+        which is tight, proves it sooner than that of the cost would.
         """
-        chosen = members(self.selected)
-        cuts = [
-            *self._cuts,
-            self._relaxation.floor(self.objective, EQUAL),
-            ({column: MAGNIFIED * amount for column, amount in cost.items()}, MAGNIFIED),
-            (dict.fromkeys(chosen, 1.0), len(chosen) - 1.0),
-        ]
-        wanted = Wanted(self._relaxation.objective(), None, cuts, self._settled)
-        found = self._integral(wanted, 0.0)
-        return self._complete and found.selected is not None
+        ceiling = {column: MAGNIFIED * amount for column, amount in cost.items()}
+        wanted = Wanted(
+            self._relaxation.objective(),
+            self.selected,
+            [*self._cuts, (ceiling, MAGNIFIED)],
+            2 * EQUAL * self.objective / self._relaxation.unit,
+            self._settled,
+        )
+        return self._integral(wanted, 0.0).selected != self.selected
 
     def solution(self) -> Solution:
         """What was found so far."""
