@@ -70,6 +70,14 @@ class Program:
     def score(self, selection: int) -> float:
         return math.fsum(self.scores[i] for i in members(selection))
 
+    def rivals(self) -> list[int]:
+        """Of every candidate those of its groups, itself among them."""
+        found = [0] * len(self.scores)
+        for group in self.exclusive:
+            for i in members(group):
+                found[i] |= group
+        return found
+
     def most(self) -> float:
         """The score of the best candidate of every group and all that are in none: a bound."""
         grouped = 0

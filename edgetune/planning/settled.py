@@ -45,6 +45,22 @@ class Settled:
 OPEN = Settled()
 
 
+def by_losses(
+    settled: Settled, lost: Iterable[int], values: Sequence[float], rivals: Sequence[int]
+) -> Settled:
+    """`settled`, and that the candidates `lost` are selected as in `values`.
+
+    values: of a relaxation's optimum, to which no good selection comes close that differs in them.
+    rivals: of every candidate, those of its groups.
+    """
+    for i in lost:
+        if values[i] > 0.5:
+            settled = settled.with_candidate(i, rivals[i])
+        else:
+            settled = settled.without(1 << i)
+    return settled
+
+
 def chain(sets: Iterable[int]) -> list[int]:
     """Sets each of which lies within the next, from the largest down; side branches are left."""
     found: list[int] = []

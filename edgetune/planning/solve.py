@@ -8,44 +8,24 @@ limits, so its bound holds for the whole.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import partial
 
+from edgetune.planning.binding import binding
 from edgetune.planning.highs import MAGNIFIED, Row
 from edgetune.planning.integral import Integral, Wanted, solve_integral
 from edgetune.planning.program import Limit, Program, Separation, members, total
 from edgetune.planning.relaxation import RESOLVED, Fractional, Relaxation
-from edgetune.planning.settled import OPEN, Settled, probed
+from edgetune.planning.rounding import rounded
+from edgetune.planning.settled import OPEN, Settled, by_losses, probed
+from edgetune.planning.solution import Solution
 
 EQUAL = 1e-9  # scores this close, relatively, are equal
 _NEGLIGIBLE = 1e-12  # what scores less than this, relatively and all together, scores nothing
 _ROUNDING = 1e-6  # what HiGHS may have rounded off a bound, relatively
-_CHECKS = 24  # exact checks spent on a start, on a cut, and on what holds the optimum back
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The best selection found, and how good it is known to be.
-
-    objective: its score. bound: no selection within the limits scores more. gap: (bound -
-    objective) / bound, 0 when it is the best. binding: names of the limits that forbid what would
-    be better by one exchange. prices: by name of limit, what the relaxation's optimum gains per
-    unit of the bounds of that name. iterations: integral programs solved. out_of_time: whether the
-    time limit ended the search; then the gap may be larger than asked for, and ties not broken.
-    """
-
-    selected: int
-    objective: float
-    bound: float
-    gap: float
-    binding: tuple[str, ...]
-    prices: Mapping[str, float]
-    iterations: int
-    out_of_time: bool
+_CHECKS = 24  # exact checks spent on a start, and on a cut
 
 
 def solve(
@@ -82,13 +62,11 @@ class Search:
         self._separation = separation
         self._deadline = math.inf if deadline is None else deadline
         self._live = [i for i, score in enumerate(program.scores) if score > 0]
-        self._rivals = [0] * len(program.scores)  # of every candidate, those of its groups
-        for group in program.exclusive:
-            for i in members(group):
-                self._rivals[i] |= group
+        self._rivals = program.rivals()
         self._relaxation = Relaxation(program)
         self._relaxed: Fractional | None = None
-        self._settled = OPEN  # of all selections that score as much as what was found
+        self._settled = OPEN  # of all selections that score as much as what is known
+        self._sought = 0.0  # the most that was known of other programs
         self._known = set(program.limits)
         self._cuts: list[tuple[Row, float]] = []
         self.selected = 0
@@ -121,6 +99,7 @@ class Search:
         known: the score of another program's selection. It is as good as one found here, and what
         scores less is not searched for.
         """
+        known = self._sought = max(known, self._sought)
         while self._complete and not (self._reached(gap) or self._cannot_beat(known, gap)):
             cuts, least = list(self._cuts), 0.0
             self._settle(known)
@@ -188,10 +167,11 @@ class Search:
                 return
             if self._add(self._separation.violated_fractionally(found.values)):
                 continue
-            rounded = self._rounded(found)
-            self.selected = max(self.selected, rounded, key=self._program.score)
+            self.selected = max(self.selected, self._rounded(found), key=self._program.score)
             least = max(self.objective, known)
-            settled = self._by_losses(found, least)
+            losing = found.objective - least * (1 - _ROUNDING)
+            lost = [i for i in self._live if found.losses[i] > losing]
+            settled = by_losses(self._settled, lost, found.values, self._rivals)
             if settled == self._settled:
                 settled = probed(settled, found.extents, partial(self._is_good, least))
             if settled == self._settled:
@@ -201,16 +181,6 @@ class Search:
     def _is_good(self, least: float, settled: Settled) -> bool:
         found = self._relaxation.solve(self._seconds(), settled)
         return found is None or found.objective >= least * (1 - _ROUNDING)
-
-    def _by_losses(self, found: Fractional, least: float) -> Settled:
-        settled = self._settled
-        for i in self._live:
-            if found.objective - found.losses[i] < least * (1 - _ROUNDING):
-                if found.values[i] > 0.5:
-                    settled = settled.with_candidate(i, self._rivals[i])
-                else:
-                    settled = settled.without(1 << i)
-        return settled
 
     def _integral(self, wanted: Wanted, gap: float) -> Integral:
         self._iterations += 1
@@ -255,25 +225,11 @@ class Search:
         self._cuts.append((dict.fromkeys(chosen, 1.0), len(chosen) - 1.0))
 
     def _rounded(self, found: Fractional | None, checks: int = _CHECKS) -> int:
-        """A selection near the relaxation's optimum, in runs of candidates that fit together."""
+        """A selection near a fractional one."""
         values = found.values if found else [0.0] * len(self._program.scores)
         order = sorted(self._live, key=lambda i: (-values[i], -self._program.scores[i]))
-        chosen, position = 0, 0
-        run = max(1, sum(values[i] > 1 - _ROUNDING for i in order))
-        for _ in range(checks):
-            more = chosen
-            for i in order[position : position + run]:
-                if not more & self._rivals[i]:
-                    more |= 1 << i
-            if more == chosen or not self._violates(more):
-                position += run
-                run = 2 * run if chosen else 1
-                chosen = more
-            elif run > 1:
-                run //= 2
-            else:
-                position += 1
-        return chosen
+        whole = sum(values[i] > 1 - _ROUNDING for i in order)
+        return rounded(order, max(1, whole), self._rivals, self._violates, checks)
 
     def _leave_out_negligible(self) -> None:
         """Select none of what makes no difference; HiGHS could not tell, and it costs."""
@@ -343,31 +299,8 @@ class Search:
             self.objective,
             self.bound,
             0.0 if self._reached(0.0) else (self.bound - self.objective) / self.bound,
-            self._binding(),
+            binding(self._program, self._separation, self.selected, self._live, self._relaxed),
             self._relaxed.prices if self._relaxed else {},
             self._iterations,
             out_of_time,
         )
-
-    def _binding(self) -> tuple[str, ...]:
-        """The limits with a price, and those that alone forbid an exchange that scores more.
-
-        An exchange is one candidate more, or in place of its rivals; those are tried at which the
-        relaxation's optimum loses least.
-        """
-        losses = self._relaxed.losses if self._relaxed else [0.0] * len(self._program.scores)
-        prices = self._relaxed.prices if self._relaxed else {}
-        forbidden: list[set[str]] = []
-        for i in sorted(self._live, key=losses.__getitem__):
-            replaced = self.selected & self._rivals[i] | self.selected & 1 << i
-            if self._program.scores[i] > self._program.score(replaced) and len(forbidden) < _CHECKS:
-                forbidden.append(self._violated_names(self.selected ^ replaced | 1 << i))
-        binding = {name for name, price in prices.items() if price > 0}
-        binding.update(*(names for names in forbidden if len(names) == 1))
-        return tuple(sorted(binding or set().union(*forbidden)))
-
-    def _violated_names(self, selection: int) -> set[str]:
-        """Names of limits that `selection` violates; of the separated ones, of the first."""
-        violated = self._program.violated(self._program.limits, selection)
-        separated = itertools.islice(self._separation.violated(selection), 1)
-        return {limit.name for limit in (*violated, *separated)}

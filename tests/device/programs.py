@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetune.planning.program import Limit, Maximum, Program, Term, members, total
-from edgetune.planning.solve import Solution, solve
+from edgetune.planning.solution import Solution
+from edgetune.planning.solve import solve
 
 MOST_CANDIDATES = 16
 Floats = npt.NDArray[np.float64]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from edgetune.planning.program import Limit, Program, Term, members
-from edgetune.planning.solve import Solution, solve
+from edgetune.planning.solution import Solution
+from edgetune.planning.solve import Search, solve
 from tests.device.chain_programs import chain_program
 from tests.device.programs import Case, Hidden, brute_force, disagreement, random_cases
 
@@ -121,6 +122,29 @@ def test_a_price_is_what_more_of_a_bound_would_bring() -> None:
     solution = solved(Program((1.0, 5.0), (), (), limits))
     assert solution.prices == pytest.approx({"memory": 1 / 3, "time": 0.0})
     assert solution.binding == ("memory",)
+
+
+@pytest.mark.parametrize(
+    ("known", "selected", "bound"),
+    [
+        pytest.param((4.0,), 0b100, 6.0, id="worse"),
+        pytest.param((6.0,), 0b100, 6.0, id="equal"),
+        pytest.param((8.0,), 0, 8.0, id="better"),
+        pytest.param((8.0, 4.0), 0, 8.0, id="worse-after-a-better-one"),
+    ],
+)
+def test_what_scores_less_than_what_is_known_elsewhere_is_not_searched_for(
+    known: tuple[float, ...], selected: int, bound: float
+) -> None:
+    """The bound holds all the same."""
+    takes = tuple(Term(amount, 1 << i) for i, amount in enumerate((0.6, 0.6, 0.9)))
+    program = Program((5.0, 5.0, 6.0), (), (), (Limit("time", 1.0, takes),))
+    search = Search(program, Hidden(program, ()))
+    for score in known:
+        search.optimise(0.0, score)
+    assert search.bound == pytest.approx(bound)
+    assert search.bound >= 6.0 - 1e-6
+    assert selected in (0, search.selected)
 
 
 def test_ties_go_to_the_least_cost() -> None:
