@@ -75,9 +75,8 @@ def solve_integral(relaxation: Relaxation, wanted: Wanted, gap: float, seconds: 
     solver = _solver(linear, left, objective)
     solver.changeObjectiveOffset(-MAGNIFIED * constant)
     solver.setOptionValue("mip_rel_gap", gap)
-    if (
-        wanted.start is None or wanted.handicap
-    ):  # there may be nothing to find, and searching for it costs most
+    if wanted.start is None or wanted.handicap:
+        # There may be nothing to find, and searching for it costs most.
         solver.setOptionValue("mip_heuristic_run_rins", False)
         solver.setOptionValue("mip_heuristic_run_rens", False)
         solver.setOptionValue("mip_heuristic_effort", 0.0)
