@@ -3,7 +3,8 @@
 For each task and selection: export on the workstation, train, evaluate and merge in the device
 environment, train the same in PyTorch (same seed, order, batch, optimizer), and compare. Prints
 tables and writes build/acceptance/TASK.json. The exit code is 1 when an accuracy differs by more
-than half a point from PyTorch's or anything fails, 2 when it cannot start.
+than half a point from PyTorch's (of a frozen part in 8 bits: is worse by more) or anything fails, 2
+when it cannot start.
 
 Two fp32 implementations walk the same path only until their roundings have grown: a run whose
 accuracy differs by more than that with seed 0 is repeated with all of EXTRA_SEEDS, the means over
@@ -103,7 +104,7 @@ def run_task(task: Task, device_python: Path, selections: list[str] | None) -> l
 
 def _run_row(task: Task, row: Row, device: Device, bundle: Path) -> RowResult:
     recipe = f"{row.learning_rate:g}, {row.epochs} epochs of {row.batch}"
-    result = RowResult(row.selection, recipe, row.note)
+    result = RowResult(row.selection, recipe, row.precision == "fp32", row.note)
     try:
         began = time.perf_counter()
         plan = export(task, row, bundle)["plan"]
