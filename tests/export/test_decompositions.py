@@ -8,6 +8,7 @@ import pytest
 import torch
 from edgetune_exporters.capture import quiet
 from edgetune_exporters.decompositions import convolutions
+from edgetune_exporters.decompositions.normalization import safe_softmax
 from edgetune_exporters.decompositions.table import decompositions
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -253,6 +254,23 @@ def test_only_what_is_asked_for_is_computed() -> None:
     both, _ = traced_gradient(F.conv2d, [data, weight])
     convolutions_of = [count(g, "aten.convolution.default") for g in (graph, both)]
     assert convolutions_of == [1, 2]  # the forward, and the gradient of the data
+
+
+@pytest.mark.parametrize("masked", [(), ((0, 1, 2),), ((0, 0, 0), (0, 0, 1), (0, 0, 2))])
+def test_a_softmax_is_zero_where_all_is_masked(masked: tuple[Shape, ...]) -> None:
+    """masked: elements that are -inf; the last case is a whole row."""
+    (data,) = tensors((2, 4, 3))
+    with torch.no_grad():
+        for place in masked:
+            data[place] = -torch.inf
+    graph, grad = traced_gradient(lambda x: torch.ops.aten._safe_softmax(x, -1), [data])
+    names = operators_of(graph)
+    assert "aten._softmax.default" in names and "aten.where.self" not in names
+    result = torch.ops.aten._safe_softmax(data, -1)
+    (expected,) = torch.autograd.grad(result, [data], grad)
+    torch.testing.assert_close(graph(data, grad)[0], expected)
+    forward = safe_softmax(data, -1)
+    torch.testing.assert_close(forward, result)
 
 
 POOLS = [

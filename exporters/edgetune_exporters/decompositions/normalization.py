@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def safe_softmax(data: Tensor, axis: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Softmax, and zeros in rows that attention masks wholly, with -inf.
+
+    PyTorch's compares every element with -inf and chooses every one. Here only a row's largest is
+    compared; the rest is a softmax of finite numbers, times 0 or 1.
+    """
+    data = data if dtype is None else data.to(dtype)
+    kept = (data.amax(axis, keepdim=True) > -math.inf).to(data.dtype)
+    finite = data.clamp(min=torch.finfo(data.dtype).min)
+    return torch.softmax(finite, axis) * kept
 
 
 def native_group_norm(

@@ -19,7 +19,7 @@ from edgetune_exporters.decompositions.indexing import (
     slice_backward,
     unfold,
 )
-from edgetune_exporters.decompositions.normalization import native_group_norm
+from edgetune_exporters.decompositions.normalization import native_group_norm, safe_softmax
 from edgetune_exporters.decompositions.pooling import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
@@ -62,6 +62,7 @@ def decompositions() -> dict[Any, Decomposition]:
         aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
         aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
         aten.native_group_norm.default: native_group_norm,
+        aten._safe_softmax.default: safe_softmax,
         aten.unfold.default: unfold,
         aten.embedding_dense_backward.default: embedding_dense_backward,
         aten.slice_backward.default: slice_backward,

@@ -17,7 +17,7 @@ from edgetune_exporters.joint import JointGraph, module_of
 from edgetune_exporters.lowering import elementwise, indexing, products, reductions, shapes
 from edgetune_exporters.lowering.call import Call, meta_of, onnx_type
 from edgetune_exporters.lowering.emitter import Emitter, model_of
-from edgetune_exporters.lowering.order import late_weights
+from edgetune_exporters.lowering.order import late_weights, needed
 
 LOWERINGS = {
     **elementwise.LOWERINGS,
@@ -72,11 +72,15 @@ def lower(
         for name, value in {**parameters, **constants}.items()
     ] + [numpy_helper.from_array(value, name) for name, value in emitter.constants.items()]
     outputs = _outputs(emitter, joint, nodes[-1], values)
-    nodes_in_order = late_weights(emitter.nodes, {info.name for info in graph_inputs})
+    read = needed(emitter.nodes, [info.name for info in outputs])
+    nodes_in_order = late_weights(read, {info.name for info in graph_inputs})
     graph = helper.make_graph(nodes_in_order, "step", graph_inputs, outputs, initializers)
     model = model_of(graph)
-    tensors = {node.name: name for node, name in values.items() if isinstance(name, str)}
-    return LoweredStep(model, tuple(parameters), _infer_types(model), tensors)
+    types = _infer_types(model)
+    tensors = {
+        n.name: name for n, name in values.items() if isinstance(name, str) and name in types
+    }
+    return LoweredStep(model, tuple(parameters), types, tensors)
 
 
 def _lower_node(

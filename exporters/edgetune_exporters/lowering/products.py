@@ -8,22 +8,18 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgetune_exporters.lowering.call import Call, meta_of
+from edgetune_exporters.lowering.call import Call
+from edgetune_exporters.lowering.shapes import reordered, reordering, transpose
 
 Lowering = Callable[[Call], Any]
-_TRANSPOSES = ("aten.t.default", "aten.permute.default", "aten.transpose.int")
 
 
 def _matrix(call: Call, node: fx.Node) -> tuple[str, int]:
     """(name, 1 when it stands transposed): a transposed matrix is read as it lies in memory."""
     transposed = 0
-    while str(node.target) in _TRANSPOSES and meta_of(node).dim() == 2:
-        order: Any = node.args[1] if str(node.target) == "aten.permute.default" else [1, 0]
+    while (order := reordering(node)) is not None:
+        transposed ^= order == [1, 0]
         source: Any = node.args[0]
-        if list(order) == [1, 0]:
-            transposed = 1 - transposed
-        elif list(order) != [0, 1]:
-            break  # negative axes
         node = source
     return call.name_of(node), transposed
 
@@ -44,6 +40,19 @@ def _addmm(call: Call) -> str:
         "transB": trans_b,
     }
     return call.op("Gemm", [a, b, call.tensor(0)], attributes)
+
+
+def _bmm(call: Call) -> str:
+    """MatMul reads no operand transposed. Of a left one it turns the right and the result instead,
+    where they are smaller together.
+    """
+    left, (rows, inner), columns = call.arg(0), call.meta(0).shape[1:], call.meta(1).shape[2]
+    swapped = [0, 2, 1]
+    if reordering(left) == swapped and (inner + rows) * columns < rows * inner:
+        turned = reordered(call, call.arg(1), swapped)
+        product = call.op("MatMul", [turned, call.name_of(left.args[0])])
+        return transpose(call, product, swapped)
+    return _matmul(call)
 
 
 def _matmul(call: Call) -> str:
@@ -129,7 +138,7 @@ def _avg_pool(call: Call) -> str:
 LOWERINGS: dict[str, Lowering] = {
     "aten.mm.default": _mm,
     "aten.addmm.default": _addmm,
-    "aten.bmm.default": _matmul,
+    "aten.bmm.default": _bmm,
     "aten.matmul.default": _matmul,
     "aten.mv.default": _matmul,
     "aten.dot.default": _matmul,

@@ -12,6 +12,7 @@ from edgetune_exporters.lowering.call import Call, meta_of
 
 Lowering = Callable[[Call], Any]
 _END = np.iinfo(np.int64).max
+_REORDERINGS = ("aten.permute.default", "aten.transpose.int", "aten.t.default")
 
 
 def _reshape_to_result(call: Call) -> str:
@@ -20,9 +21,38 @@ def _reshape_to_result(call: Call) -> str:
     return call.reshape(call.tensor(0), call.result.shape)
 
 
-def _permute(call: Call) -> str:
-    rank = call.meta(0).dim()
-    return transpose(call, call.tensor(0), [axis % rank for axis in call.arg(1)])
+def reordering(node: Any) -> list[int] | None:
+    """The order in which a node takes its argument's axes; None when it does something else."""
+    operator = str(node.target)
+    if operator not in _REORDERINGS:
+        return None
+    rank = meta_of(node).dim()
+    if operator == "aten.permute.default":
+        return [axis % rank for axis in node.args[1]]
+    order = list(range(rank))
+    first, second = node.args[1:3] if len(node.args) > 1 else (0, 1)
+    if rank > 1:
+        order[first], order[second] = order[second], order[first]
+    return order
+
+
+def reordered(call: Call, node: Any, order: Sequence[int]) -> str:
+    """A node's axes in that order; what has just been reordered, and for this alone, at once.
+
+    What comes back to where it was is that itself, whoever else reads what lies between.
+    """
+    earlier = reordering(node)
+    if earlier is not None:
+        at_once = [earlier[axis] for axis in order]
+        if len(node.users) == 1 or at_once == sorted(at_once):
+            return reordered(call, node.args[0], at_once)
+    return transpose(call, call.name_of(node), order)
+
+
+def _reordered(call: Call) -> str:
+    order = reordering(call.node)
+    assert order is not None
+    return reordered(call, call.arg(0), order)
 
 
 def transpose(call: Call, name: str, order: Sequence[int]) -> str:
@@ -30,14 +60,6 @@ def transpose(call: Call, name: str, order: Sequence[int]) -> str:
     if list(order) == list(range(len(order))):
         return name
     return call.op("Transpose", [name], {"perm": list(order)})
-
-
-def _transpose_two(call: Call) -> str:
-    order = list(range(call.meta(0).dim()))
-    first, second = (call.arg(1), call.arg(2)) if len(call.node.args) > 1 else (0, 1)
-    if len(order) > 1:
-        order[first], order[second] = order[second], order[first]
-    return transpose(call, call.tensor(0), order)
 
 
 def _expand(call: Call) -> str:
@@ -183,9 +205,7 @@ _VIEWS = (
 
 LOWERINGS: dict[str, Lowering] = {
     **{f"aten.{name}": _reshape_to_result for name in _VIEWS},
-    "aten.permute.default": _permute,
-    "aten.transpose.int": _transpose_two,
-    "aten.t.default": _transpose_two,
+    **dict.fromkeys(_REORDERINGS, _reordered),
     "aten.expand.default": _expand,
     "aten.repeat.default": _repeat,
     "aten.cat.default": _cat,

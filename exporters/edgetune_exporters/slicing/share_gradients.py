@@ -211,8 +211,6 @@ def _sole_results(graph: onnx.GraphProto) -> list[str]:
             results.add(node.input[0])
         result = next(iter(results)) if len(results) == 1 else ""
         found.append(result)
-        if not results:
-            continue  # nothing reads it: a transposed matrix that a product reads as it lies
         for name in node.input:
             sole[name] = result if sole.get(name, result) == result else ""
     return found[::-1]
