@@ -165,14 +165,21 @@ def _as_large(result: Tensor, weight: Tensor, axes: Sequence[int]) -> Tensor:
     return result
 
 
+def _padded(data: Tensor, padding: Sequence[int]) -> Tensor:
+    """With so many zeros on both sides of each spatial axis."""
+    both_sides = [count for count in reversed(padding) for _ in range(2)]
+    padded: Tensor = aten.constant_pad_nd(data, both_sides, 0)
+    return padded
+
+
 def _by_kernel_column(grad: Tensor, data: Tensor, columns: int, padding: list[int]) -> Tensor:
     """(N, O, ...) and (N, C, ...) -> (1, N * O, kernel rows, kernel columns).
 
     For each column the gradient stands between zeros, as wide as the padded data. Such a
     convolution onnxruntime does without a copy of the data for every element of the kernel: in a
-    fifth of the time (benchmarks/lowering_forms.py).
+    third of the time (benchmarks/lowering_forms.py).
     """
-    data = aten.constant_pad_nd(data, [p for p in padding[::-1] for _ in "<>"], 0)
+    data = _padded(data, padding)
     signal = data.reshape(1, -1, *data.shape[2:])
     beside = data.shape[3] - grad.shape[3]
     found = []
@@ -203,7 +210,7 @@ class _Met:
 
         The last axis is cut first: of what is left, whole rows are copied.
         """
-        found = [aten.constant_pad_nd(data, [p for p in self.padding[::-1] for _ in "<>"], 0)]
+        found = [_padded(data, self.padding)]
         for axis in reversed(range(len(self.kernel))):
             reach = self.stride[axis] * (self.positions[axis] - 1) + 1
             found = [
