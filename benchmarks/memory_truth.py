@@ -135,7 +135,8 @@ def measured_bytes(planned: Planned, python: str, limit: int | None = None) -> i
     Path(str(with_checkpoint) + ".delta").unlink(missing_ok=True)
     found = [line.split()[1] for line in out.splitlines() if line.startswith("peak_bytes")]
     if process.returncode or not found:
-        print(f"{planned.name}: exit code {process.returncode}\n{errors[-400:]}", file=sys.stderr)
+        said = (out + errors)[-600:]
+        print(f"{planned.name}: exit code {process.returncode}\n{said}", file=sys.stderr)
         return None
     return int(found[0])
 
