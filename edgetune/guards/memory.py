@@ -13,7 +13,6 @@ MARGIN_BYTES = 4 * 2**20
 """Beside a limit that kills: what the kernel counts late (resident memory, per core), page tables,
 and the pages of the checkpoint's file on their way to the disk."""
 
-_SETTLING_STEPS = 2
 _SLACK_BYTES = 2**20
 """By so much resident memory goes up and down between equal steps without meaning anything."""
 
@@ -21,9 +20,9 @@ _SLACK_BYTES = 2**20
 class StepPeak:
     """What the process will hold at the most in the next step.
 
-    Until two whole steps are done, that is the plan's prediction; then what the process's peak has
-    become by doing them, and what it has held since on top. In the first step tensors lie one by
-    one, in the second all graphs' in one block, which stays: only then it holds what it will hold.
+    Until one whole step is done, that is the plan's prediction; then what the process's peak has
+    become by doing it, and what it has held since on top. That may be the block in which the next
+    step's tensors lie; so the prediction bounds a process that has kept to it.
 
     predicted_bytes: the plan's, of the whole process with its data; None where there is none. When
     it changes (another micro-batch), what was measured is of the past.
@@ -34,7 +33,6 @@ class StepPeak:
         self._predicted = predicted_bytes()
         self._first_step: int | None = None  # from which on the prediction is of this micro-batch
         self._highest = 0
-        self._is_own = False  # whether it was these steps that brought the process to its peak
         self._measured: tuple[int, int] | None = None  # the peak, and what was resident after it
 
     def expected_bytes(self, now: ProcessMemory, steps: int) -> tuple[int, bool]:
@@ -42,20 +40,21 @@ class StepPeak:
         predicted = self._predicted_bytes()
         if self._first_step is None or predicted != self._predicted:
             self._first_step, self._predicted = steps, predicted
-            self._highest, self._is_own, self._measured = now.peak_bytes, False, None
-        rises = now.peak_bytes > self._highest
-        if rises:
-            self._highest, self._is_own = now.peak_bytes, True
-        if steps < self._first_step + _SETTLING_STEPS:
-            risen = self._highest if self._is_own else now.resident_bytes
+            self._highest, self._measured = now.peak_bytes, None
+        if now.peak_bytes > self._highest:
+            self._highest = now.peak_bytes
+            self._measured = now.peak_bytes, now.resident_bytes
+        if steps == self._first_step:
+            risen = self._highest if self._measured else now.resident_bytes
             return max(predicted or 0, risen), False
-        if rises or self._measured is None:
-            bound = self._highest
-            if not self._is_own:  # it was higher before: while loading, or with larger batches
-                bound = min(bound, predicted or bound)
+        if self._measured is None:  # it was higher before: while loading, or with larger batches
+            bound = self._highest if predicted is None else min(self._highest, predicted)
             self._measured = max(bound, now.resident_bytes), now.resident_bytes
         peak, resident_then = self._measured
-        return peak + max(now.resident_bytes - resident_then - _SLACK_BYTES, 0), True
+        expected = peak + max(now.resident_bytes - resident_then - _SLACK_BYTES, 0)
+        if predicted is not None and peak <= predicted:
+            expected = min(expected, predicted)
+        return expected, True
 
 
 @dataclass(frozen=True)
