@@ -209,7 +209,7 @@ def _sole_results(graph: onnx.GraphProto) -> list[str]:
         results = {sole[name] for name in node.output if name in sole}
         if names.intersection(node.output):
             results.add(node.input[0])
-        result = next(iter(results)) if len(results) == 1 else ""
+        result = results.pop() if len(results) == 1 else ""
         found.append(result)
         for name in node.input:
             sole[name] = result if sole.get(name, result) == result else ""
