@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/lowering_forms.py [--seconds 60]
 
 For each gradient of workloads/forms.py all forms, timed in the device environment
-(sides/form_times.py): first the one that edgetune writes. Printed: median and spread, times the
+(sides/form_times.py): first the fastest that edgetune writes. Printed: median and spread, times the
 first form's, rate, FLOPs, bytes read and written, operators. build/bench gets lowering_forms.json.
 """
 
@@ -14,12 +14,11 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 
 import onnx
-from edgetune_exporters.step_graph import operation_of
-from onnx import helper
+from edgetune_exporters.lowering.lower import infer_types
+from edgetune_exporters.step_graph import bytes_of, operation_of
 from report import table
 from results import write_results
 from workloads.forms import Case, cases
@@ -34,7 +33,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Row:
-    """One form. times: as long as the form that edgetune writes takes."""
+    """One form. times: as long as the first form takes."""
 
     gradient: str
     form: str
@@ -49,20 +48,9 @@ class Row:
 def counted(case: Case, name: str) -> tuple[float, int, int]:
     """(FLOPs of products, bytes read and written, operators) of one form."""
     model = onnx.load_from_string(case.model(name))
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    types = {
-        value.name: (
-            value.type.tensor_type.elem_type,
-            tuple(d.dim_value for d in value.type.tensor_type.shape.dim),
-        )
-        for value in (*graph.value_info, *graph.input, *graph.output)
-    }
-    types.update({t.name: (t.data_type, tuple(t.dims)) for t in graph.initializer})
-    sizes = {
-        name: prod(shape) * helper.tensor_dtype_to_np_dtype(kind).itemsize
-        for name, (kind, shape) in types.items()
-    }
-    operations = [operation_of(node, types) for node in graph.node]
+    types = infer_types(model)
+    sizes = bytes_of(types)
+    operations = [operation_of(node, types) for node in model.graph.node]
     flops = sum(o.flops for o in operations if o.operator_class in _PRODUCTS)
     return flops, sum(moved_bytes(o, sizes) for o in operations), len(operations)
 

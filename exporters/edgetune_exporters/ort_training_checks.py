@@ -15,6 +15,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetune.errors import ExportError, nearest, raise_all
+from edgetune_exporters.live_nodes import captured_by_subgraphs, inputs_of
 
 OPSETS = range(18, 22)
 MAX_IR_VERSION = 10
@@ -117,7 +118,7 @@ class _Graph:
         """The inputs of `node` that ORT's walk goes through."""
         cut = SILENTLY_CUT.get(node.op_type, {})
         through = {n for i, n in enumerate(node.input) if n and i not in cut and self.is_float(n)}
-        return through | _captured_by_subgraphs(node)
+        return through | captured_by_subgraphs(node)
 
     def path(self, names: Sequence[str]) -> _Path:
         """What lies between `names` and the loss, walked as ORT walks it."""
@@ -137,21 +138,6 @@ class _Graph:
         both = forward & backward
         read = set().union(*(self.gradient_inputs(self.nodes[index]) for index in both))
         return _Path(frozenset(both), frozenset(read), frozenset(influenced))
-
-
-def inputs_of(node: NodeProto) -> set[str]:
-    """The values that a node reads, those that its subgraphs capture included."""
-    return {name for name in node.input if name} | _captured_by_subgraphs(node)
-
-
-def _captured_by_subgraphs(node: NodeProto) -> set[str]:
-    """Names that the bodies of an If, Loop or Scan read; names of their own do no harm here."""
-    names: set[str] = set()
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-        for inner in (inner for body in bodies for inner in body.node):
-            names |= inputs_of(inner)
-    return names
 
 
 def where(node: NodeProto) -> str:

@@ -24,7 +24,8 @@ from edgetune.errors import ExportError, raise_all
 from edgetune.nouns.candidate import Share
 from edgetune.nouns.loss import Array
 from edgetune.nouns.slices import Shares, share_problems
-from edgetune_exporters.ort_training_checks import attribute, inputs_of
+from edgetune_exporters.live_nodes import live_nodes
+from edgetune_exporters.ort_training_checks import attribute
 
 Shape = Sequence[int | None]
 
@@ -49,7 +50,8 @@ def with_shares(model: onnx.ModelProto, shares: Shares) -> onnx.ModelProto:
     if not parts:
         return result
     rewriting = _Rewriting(parts, _shapes(model))
-    for node in _live_nodes(graph):
+    # A tensor need not be joined for what no output depends on.
+    for node in live_nodes(graph.node, [value.name for value in graph.output]):
         rewriting.add(node)
     nodes = [NodeProto.FromString(node.SerializeToString()) for node in rewriting.nodes]
     del graph.node[:]
@@ -267,17 +269,6 @@ class _Rewriting:
         new.metadata_props.extend(node.metadata_props)
         self.nodes.append(new)
         return outputs[0]
-
-
-def _live_nodes(graph: onnx.GraphProto) -> list[NodeProto]:
-    """The nodes that an output depends on: a tensor need not be joined for any other."""
-    wanted = {value.name for value in graph.output}
-    live = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            live.append(node)
-            wanted |= inputs_of(node)
-    return live[::-1]
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:

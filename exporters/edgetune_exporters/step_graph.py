@@ -44,7 +44,7 @@ def step_graph(
             operation_of(node, lowered.types, node.name in weighted, node.output[0] in in_int8)
             for node in graph.node
         ),
-        tensor_bytes={name: _bytes(*found) for name, found in lowered.types.items()},
+        tensor_bytes=bytes_of(lowered.types),
         inputs=tuple(i.name for i in graph.input if i.name not in labels),
         labels=labels,
         parameters=lowered.parameters,
@@ -70,8 +70,12 @@ def _batch_of(graph: onnx.GraphProto) -> int:
     return int(scale.type.tensor_type.shape.dim[0].dim_value)
 
 
-def _bytes(element_type: int, shape: tuple[int, ...]) -> int:
-    return int(prod(shape) * helper.tensor_dtype_to_np_dtype(element_type).itemsize)
+def bytes_of(types: Types) -> dict[str, int]:
+    """The size of every tensor."""
+    return {
+        name: int(prod(shape) * helper.tensor_dtype_to_np_dtype(element_type).itemsize)
+        for name, (element_type, shape) in types.items()
+    }
 
 
 def operation_of(

@@ -14,10 +14,11 @@ from torch import Tensor, fx
 
 from edgetune.errors import ExportError
 from edgetune_exporters.joint import JointGraph, module_of
+from edgetune_exporters.live_nodes import live_nodes
 from edgetune_exporters.lowering import elementwise, indexing, products, reductions, shapes
 from edgetune_exporters.lowering.call import Call, meta_of, onnx_type
 from edgetune_exporters.lowering.emitter import Emitter, model_of
-from edgetune_exporters.lowering.order import late_weights, needed
+from edgetune_exporters.lowering.order import late_weights
 
 LOWERINGS = {
     **elementwise.LOWERINGS,
@@ -72,11 +73,12 @@ def lower(
         for name, value in {**parameters, **constants}.items()
     ] + [numpy_helper.from_array(value, name) for name, value in emitter.constants.items()]
     outputs = _outputs(emitter, joint, nodes[-1], values)
-    read = needed(emitter.nodes, [info.name for info in outputs])
-    nodes_in_order = late_weights(read, {info.name for info in graph_inputs})
+    # Transposes are left over where an operator reads a matrix as it lies.
+    live = live_nodes(emitter.nodes, [info.name for info in outputs])
+    nodes_in_order = late_weights(live, {info.name for info in graph_inputs})
     graph = helper.make_graph(nodes_in_order, "step", graph_inputs, outputs, initializers)
     model = model_of(graph)
-    types = _infer_types(model)
+    types = infer_types(model)
     tensors = {
         n.name: name for n, name in values.items() if isinstance(name, str) and name in types
     }
@@ -136,8 +138,11 @@ def _outputs(
     return infos
 
 
-def _infer_types(model: onnx.ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Shapes by ONNX's own inference; every shape of the step is static."""
+def infer_types(model: onnx.ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """(ONNX element type, shape) of every tensor, by ONNX's own inference; all shapes are static.
+
+    Raises ExportError for a tensor whose shape cannot be inferred.
+    """
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
     graph = inferred.graph
     types = {

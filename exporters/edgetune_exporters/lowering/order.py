@@ -1,24 +1,10 @@
-"""Which nodes are executed, and in which order."""
+"""The order of execution."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
 import onnx
-
-
-def needed(nodes: Sequence[onnx.NodeProto], results: Collection[str]) -> list[onnx.NodeProto]:
-    """Those of `nodes` that the tensors `results` are made by.
-
-    Others are left over where an operator reads a transposed matrix as it lies.
-    """
-    wanted = set(results)
-    kept = []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]
 
 
 def late_weights(nodes: Sequence[onnx.NodeProto], data: Collection[str]) -> list[onnx.NodeProto]:
