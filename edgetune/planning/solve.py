@@ -100,11 +100,11 @@ class Search:
         scores less is not searched for.
         """
         known = self._sought = max(known, self._sought)
-        while self._complete and not (self._reached(gap) or self._cannot_beat(known, gap)):
-            cuts, least = list(self._cuts), 0.0
+        while not self._is_over(known, gap):
             self._settle(known)
-            if not self._complete or self._reached(gap) or self._cannot_beat(known, gap):
+            if self._is_over(known, gap):
                 break
+            cuts, least = list(self._cuts), 0.0
             start: int | None = self.selected
             if known > self.objective * (1 + EQUAL):
                 start = None
@@ -125,6 +125,9 @@ class Search:
 
     def _reached(self, gap: float) -> bool:
         return self.bound - self.objective <= max(gap, EQUAL) * self.bound
+
+    def _is_over(self, known: float, gap: float) -> bool:
+        return not self._complete or self._reached(gap) or self._cannot_beat(known, gap)
 
     def _cannot_beat(self, known: float, gap: float) -> bool:
         """Whether nothing here is better than `known`, by more than the gap, or equal to it."""
