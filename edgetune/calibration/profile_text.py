@@ -53,13 +53,13 @@ def profile_text(
         lines.append(f"idle_watts = {number(power.idle_watts, power.source)}")
         lines.append(f"load_watts = {number(power.load_watts, power.source)}")
     lines += ["", "[flops_per_second]"]
-    others = (MOVING, DISPATCH, GROUP, INT8, UPDATE)
-    fp32 = [t for t in calibration.timed if t.measures not in others]
+    no_flops = (MOVING, DISPATCH, GROUP)
+    fp32 = [t for t in calibration.timed if t.measures not in (*no_flops, INT8, UPDATE)]
     fastest = max(fp32, key=lambda t: t.rate)
     how = f"the fastest of all, {fastest.measures} {fastest.name}, stands in for the peak"
     lines.append(f"{PEAK} = {number(fastest.rate, how)}")
     for key, duration in sorted(calibration.rates.items()):
-        if key not in (MOVING, DISPATCH, GROUP):
+        if key not in no_flops:
             lines.append(f"{key} = {number(1 / duration.seconds, _rounds(duration.rounds))}")
     return "\n".join([*lines, ""])
 
