@@ -1,7 +1,8 @@
 """Forms that gradients can take in standard ONNX operators, to be timed against each other.
 
 Each case has two operands, `x` and `g` (data or weight, and the gradient of the result), and forms
-that compute the same of them. The first is the one that edgetune writes.
+that compute the same of them. The first is the one that edgetune writes; patches it makes of as
+many samples at once as memory allows, which is between the first two forms.
 """
 
 from __future__ import annotations
